@@ -1,0 +1,115 @@
+# Plain GNU make. Targets:
+#   make            build/ngx_http_infer_module.so, build/nginx-infer-worker, build/infer
+#   make SAN=1 ...  the same with ASan and UBSan, under build/debug
+#   make SAN=tsan   the same with TSan, under build/tsan
+#   make test       builds and runs the unit tests
+# NGINX_SRC names an nginx source tree (configured --with-compat by us); without
+# it Debian's nginx-dev is used.
+
+CC      ?= gcc
+AR      ?= ar
+SAN     ?=
+
+ifeq ($(SAN),1)
+O       := build/debug
+SANFLAGS:= -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+           -fno-omit-frame-pointer
+OPT     := -O1 -g
+else ifeq ($(SAN),tsan)
+O       := build/tsan
+SANFLAGS:= -fsanitize=thread -fno-omit-frame-pointer
+OPT     := -O1 -g
+else
+O       := build
+SANFLAGS:=
+OPT     := -O2 -g
+endif
+
+WARN    := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
+           -Wmissing-prototypes -Wpointer-arith -Werror
+HARDEN  := -fstack-protector-strong -fvisibility=hidden -fPIC
+CPPFLAGS+= -D_GNU_SOURCE -I.
+CFLAGS  ?= $(OPT)
+ALLCF    = -std=gnu11 $(CFLAGS) $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
+
+# A floating-point contraction would make a kernel's result depend on the
+# compiler's mood; kernels write their fused operations out.
+ALLCF   += -ffp-contract=off
+
+PKGS    := liburing libcjson libpcre2-8
+PKG_CF  := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LD  := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+LDLIBS   = $(PKG_LD) -lopenblas -lm -lpthread
+LDHARD  := -Wl,-z,relro,-z,now -Wl,--as-needed
+
+X86     := $(filter x86_64,$(shell uname -m))
+ISA_avx2   := $(if $(X86),-mavx2 -mfma -mf16c)
+ISA_avx512 := $(if $(X86),$(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)
+ISA_bf16   := $(if $(X86),$(ISA_avx512) -mavx512bf16)
+isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
+
+objs        = $(patsubst %.c,$(O)/obj/%.o,$1)
+
+SHR_SRC    := $(wildcard shm/*.c)
+TOK_SRC    := $(wildcard tokenizer/*.c)
+CLI_SRC    := $(wildcard worker/cli/*.c)
+WRK_DIRS   := $(filter-out cli,$(notdir $(patsubst %/,%,$(dir \
+                $(wildcard worker/*/*.c)))))
+WRK_DIRS   := $(sort $(WRK_DIRS))
+WRK_SUB    := $(foreach d,$(WRK_DIRS),$(wildcard worker/$d/*.c))
+WRK_TOP    := $(filter-out worker/main.c,$(wildcard worker/*.c))
+
+LIBSHR     := $(O)/libshr.a
+LIBTOK     := $(O)/libinfer-tokenizer.a
+LIBWRK     := $(O)/libwrk.a
+LIBS       := $(LIBWRK) $(LIBTOK) $(LIBSHR)
+
+PROGS      := $(O)/nginx-infer-worker $(O)/infer
+
+.PHONY: all progs module test clean tests
+all: progs module
+progs: $(PROGS)
+module: $(O)/ngx_http_infer_module.so
+
+$(O)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCF) $(CPPFLAGS) $(PKG_CF) $(call isa_flags,$<) -c -o $@ $<
+
+$(LIBSHR): $(call objs,$(SHR_SRC))
+$(LIBTOK): $(call objs,$(TOK_SRC))
+$(LIBWRK): $(call objs,$(WRK_TOP) $(WRK_SUB))
+$(foreach d,$(WRK_DIRS),$(eval $(O)/libwrk-$d.a: $(call objs,$(wildcard \
+    worker/$d/*.c))))
+$(O)/%.a:
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(O)/nginx-infer-worker: $(call objs,worker/main.c) $(LIBS)
+	$(CC) $(SANFLAGS) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+
+$(O)/infer: $(call objs,$(CLI_SRC)) $(LIBS)
+	$(CC) $(SANFLAGS) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+
+# The module: nginx's own configure reads ./config.
+NGX_DEPS   := config $(wildcard ngx_module/*.[ch] shm/*.[ch])
+$(O)/ngx_http_infer_module.so: $(NGX_DEPS)
+	CC="$(CC)" SANFLAGS="$(SANFLAGS)" OUT="$(abspath $(O))" \
+	    NGINX_SRC="$(NGINX_SRC)" tests/tools/build_module.sh
+
+# Unit tests: tests/unit/AREA/test_*.c, one program each.
+TEST_SRC   := $(wildcard tests/unit/*/test_*.c)
+TEST_BIN   := $(patsubst tests/unit/%.c,$(O)/tests/%,$(TEST_SRC))
+tests: $(TEST_BIN)
+$(O)/tests/%: $(O)/obj/tests/unit/%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+.PRECIOUS: $(O)/obj/tests/unit/%.o
+
+test: $(TEST_BIN)
+	tests/tools/run_unit.sh $(TEST_BIN)
+
+clean:
+	rm -rf build
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

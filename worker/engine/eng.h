@@ -1,0 +1,300 @@
+/*
+ * The engine: model file -> weights -> one batch step at a time.
+ *
+ * What callers need and nothing of tensors.  Only the inference worker, its
+ * model-check helper and the `infer` tool link this; nginx never does.  One
+ * eng_t belongs to one thread of the caller; a step uses the context's own
+ * thread pool and returns when the whole batch is done.
+ *
+ * Errors: 0 or a negative ENG_E* code.  Functions that read files also fill
+ * an eng_err_t with one line for people: what, where, limit and value.
+ */
+#ifndef ENG_H
+#define ENG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ENG_OK        0
+#define ENG_EIO      -1   /* the file cannot be opened, read or mapped       */
+#define ENG_EFORMAT  -2   /* the file is damaged or contradicts itself       */
+#define ENG_EUNSUP   -3   /* well formed, but nothing we can serve           */
+#define ENG_ELIMIT   -4   /* a documented limit is exceeded                  */
+#define ENG_ENOMEM   -5   /* the memory plan does not fit                    */
+#define ENG_EINVAL   -6   /* the caller broke this contract                  */
+#define ENG_ENOKV    -7   /* no free KV pages: preempt something, try again  */
+#define ENG_ENOSEQ   -8   /* all max_seqs sequences are open                 */
+
+#define ENG_ERR_MAX       512
+#define ENG_SEQS_MAX     1024   /* sequences of one context                  */
+#define ENG_BATCH_MAX    4096   /* tokens of one step                        */
+#define ENG_THREADS_MAX    64
+#define ENG_TYPES_MAX      40   /* tensor types told apart in eng_info_t     */
+#define ENG_NAME_MAX       96
+
+typedef struct {
+    int   code;
+    char  text[ENG_ERR_MAX];
+} eng_err_t;
+
+typedef enum {
+    ENG_PREC_INT8 = 0,     /* int8 activations per 32 values: the default    */
+    ENG_PREC_EXACT         /* 15-bit activations: ENG_EUNSUP where the       */
+} eng_prec_t;              /* kernels of this machine lack them              */
+
+
+/* ---- the model file ---------------------------------------------------- */
+
+typedef struct eng_model eng_model_t;
+
+typedef struct {
+    uint32_t    threads;      /* used to pack weights; 0: 2                  */
+    eng_prec_t  precision;
+    const char *cache_dir;    /* prepared images live here; NULL: no file    */
+    int         prepared_fd;  /* -1, or a memfd shared by a pool's workers:
+                                 mapped if it holds this model's image,
+                                 filled if it is empty; stays the caller's   */
+    const char *kern_level;   /* NULL: best of this CPU; else a level's name
+                                 as kern.h has it ("scalar", "avx2", ...)    */
+} eng_model_opts_t;
+
+#define ENG_MODEL_OPTS_INIT { 2, ENG_PREC_INT8, NULL, -1, NULL }
+
+typedef struct {
+    uint32_t    max_seqs;         /* sequences open at once, 1..ENG_SEQS_MAX */
+    uint32_t    ctx_len;          /* positions per sequence; 0: the model's  */
+    uint32_t    max_batch_tokens; /* per step, 1..ENG_BATCH_MAX              */
+    uint32_t    max_logits;       /* wanted logits per step; 0: max_seqs     */
+    uint64_t    kv_bytes;         /* KV budget; 0: max_seqs * ctx_len        */
+    uint32_t    threads;          /* with the caller; 0: 2                   */
+    uint32_t    spin;             /* pauses before a futex sleep; 0: 3000    */
+    const int  *cpus;             /* NULL, or one CPU per thread: affinity   */
+} eng_ctx_opts_t;
+
+#define ENG_CTX_OPTS_INIT { 16, 0, 512, 0, 0, 2, 0, NULL }
+
+typedef struct {
+    char      name[12];           /* "Q4_1"                                  */
+    uint32_t  tensors;
+    uint64_t  bytes;
+} eng_type_info_t;
+
+/* What a file is and what it will need; every text is NUL-terminated and
+   printable (other bytes were replaced). */
+typedef struct {
+    char      arch[ENG_NAME_MAX];
+    char      name[ENG_NAME_MAX];
+    uint64_t  file_bytes;
+    uint64_t  parameters;
+    uint32_t  gguf_version;
+    uint32_t  tensors;
+    uint32_t  types;
+    eng_type_info_t type[ENG_TYPES_MAX];
+
+    uint32_t  vocab, layers, embd, heads, heads_kv, head_dim, ff;
+    uint32_t  ctx_train;          /* positions the model was trained for     */
+    uint32_t  ctx_len;            /* positions with the given options        */
+    uint32_t  bos_id, eos_id, eot_id;   /* UINT32_MAX: the file has none     */
+
+    uint64_t  weight_bytes;       /* packed image, shared by all workers     */
+    uint64_t  kv_bytes_per_token;
+    uint64_t  kv_bytes;           /* with the given options                  */
+    uint64_t  work_bytes;         /* activations and logits                  */
+} eng_info_t;
+
+/*
+ * Reads header and tensor table only: everything is validated, no weight is
+ * touched.  Fills info with the memory that `mo` and `co` would take.
+ */
+int eng_model_check(const char *path, const eng_model_opts_t *mo,
+    const eng_ctx_opts_t *co, eng_info_t *info, eng_err_t *err);
+
+/* Opens and prepares: afterwards the weights are mapped read-only.  The file
+   itself is closed again. */
+int eng_model_open(const char *path, const eng_model_opts_t *opts,
+    eng_model_t **model, eng_err_t *err);
+
+/* Every context of the model must be gone. */
+void eng_model_close(eng_model_t *model);
+
+/* Valid as long as the model; kv_bytes, ctx_len, work_bytes as for the
+   default context options. */
+const eng_info_t *eng_model_info(const eng_model_t *model);
+
+/* "cache file", "memfd", "packed from the model file": for a log line. */
+const char *eng_model_origin(const eng_model_t *model);
+
+
+/* ---- running ----------------------------------------------------------- */
+
+typedef struct {
+    uint32_t  token;
+    uint32_t  seq;
+    uint32_t  pos;
+    uint32_t  want_logits;        /* 0 or 1                                  */
+} eng_tok_t;
+
+/* Facts fixed at creation; the scheduler reads them, nobody writes. */
+typedef struct {
+    uint32_t  vocab;
+    uint32_t  max_seqs;
+    uint32_t  ctx_len;            /* positions per sequence                  */
+    uint32_t  max_batch_tokens;
+    uint32_t  max_logits;
+    uint32_t  page_tokens;        /* positions per KV page                   */
+    uint32_t  kv_pages;           /* pages in all                            */
+} eng_limits_t;
+
+typedef struct eng_ops_s  eng_ops_t;
+
+/* An engine: the model's (eng_create) or the null model's (the worker's). */
+typedef struct {
+    const eng_ops_t  *ops;
+    void             *ctx;
+    eng_limits_t      limits;
+} eng_t;
+
+/*
+ * The functions of an engine; none allocates.  Call them through the eng_*
+ * wrappers below, which say what they do.
+ */
+struct eng_ops_s {
+    int       (*seq_open)(void *ctx, uint32_t *seq);
+    void      (*seq_close)(void *ctx, uint32_t seq);
+    int       (*seq_reserve)(void *ctx, uint32_t seq, uint32_t n_positions);
+    void      (*seq_trim)(void *ctx, uint32_t seq, uint32_t n_positions);
+    int       (*seq_fork)(void *ctx, uint32_t dst, uint32_t src, uint32_t n);
+    int       (*seq_attach)(void *ctx, uint32_t seq, const uint32_t *pages,
+                  uint32_t n_pages);
+    uint32_t  (*seq_page)(void *ctx, uint32_t seq, uint32_t index);
+    void      (*page_ref)(void *ctx, uint32_t page);
+    void      (*page_unref)(void *ctx, uint32_t page);
+    uint32_t  (*kv_free_pages)(void *ctx);
+    int       (*step)(void *ctx, const eng_tok_t *toks, uint32_t n,
+                  const float **logits);
+    void      (*park)(void *ctx);
+    void      (*destroy)(void *ctx);
+};
+
+/*
+ * One memory plan for everything, then no allocation.  Starts the threads.
+ * The model must outlive the engine.
+ */
+int eng_create(const eng_model_t *model, const eng_ctx_opts_t *opts,
+    eng_t *eng, eng_err_t *err);
+
+static inline void
+eng_destroy(eng_t *e)
+{
+    e->ops->destroy(e->ctx);
+}
+
+
+/* A fresh, empty sequence; 0 or ENG_ENOSEQ. */
+static inline int
+eng_seq_open(eng_t *e, uint32_t *seq)
+{
+    return e->ops->seq_open(e->ctx, seq);
+}
+
+
+/* Gives back its pages (shared ones lose one reference). */
+static inline void
+eng_seq_close(eng_t *e, uint32_t seq)
+{
+    e->ops->seq_close(e->ctx, seq);
+}
+
+
+/* Makes room for positions 0..n-1: all of it or nothing.  ENG_ENOKV: not
+   enough free pages; ENG_ELIMIT: n > ctx_len. */
+static inline int
+eng_seq_reserve(eng_t *e, uint32_t seq, uint32_t n)
+{
+    return e->ops->seq_reserve(e->ctx, seq, n);
+}
+
+
+/* Forgets all positions >= n and frees the pages they had for themselves. */
+static inline void
+eng_seq_trim(eng_t *e, uint32_t seq, uint32_t n)
+{
+    e->ops->seq_trim(e->ctx, seq, n);
+}
+
+
+/*
+ * dst (empty) gets src's positions 0..n-1: whole pages are shared, the last
+ * partial one is copied.  ENG_ENOKV when there is no page for the copy.
+ */
+static inline int
+eng_seq_fork(eng_t *e, uint32_t dst, uint32_t src, uint32_t n)
+{
+    return e->ops->seq_fork(e->ctx, dst, src, n);
+}
+
+
+/* For a prefix cache: seq (empty) begins with these full pages; each gets a
+   reference.  The next position is n_pages * page_tokens. */
+static inline int
+eng_seq_attach(eng_t *e, uint32_t seq, const uint32_t *pages, uint32_t n)
+{
+    return e->ops->seq_attach(e->ctx, seq, pages, n);
+}
+
+
+/* The page that holds positions index * page_tokens...; no reference. */
+static inline uint32_t
+eng_seq_page(eng_t *e, uint32_t seq, uint32_t index)
+{
+    return e->ops->seq_page(e->ctx, seq, index);
+}
+
+
+static inline void
+eng_page_ref(eng_t *e, uint32_t page)
+{
+    e->ops->page_ref(e->ctx, page);
+}
+
+
+static inline void
+eng_page_unref(eng_t *e, uint32_t page)
+{
+    e->ops->page_unref(e->ctx, page);
+}
+
+
+static inline uint32_t
+eng_kv_free_pages(eng_t *e)
+{
+    return e->ops->kv_free_pages(e->ctx);
+}
+
+
+/*
+ * Runs one batch of 1..max_batch_tokens tokens, decode tokens and prompt
+ * chunks of many sequences mixed.  Tokens of one sequence stand together in
+ * ascending positions without gap; the first is at most the sequence's
+ * length (a smaller one overwrites, which shared pages forbid); every
+ * position was reserved.  logits[i] is set for the i-th token with
+ * want_logits, to `limits.vocab` floats that stay valid until the next step.
+ * A sequence's result is bitwise the same whatever else is in the batch,
+ * however the prompt was cut and however many threads run.
+ * ENG_EINVAL: the contract was broken; nothing was computed.
+ */
+static inline int
+eng_step(eng_t *e, const eng_tok_t *toks, uint32_t n, const float **logits)
+{
+    return e->ops->step(e->ctx, toks, n, logits);
+}
+
+
+/* No step for a while: the pool's threads stop spinning at once. */
+static inline void
+eng_park(eng_t *e)
+{
+    e->ops->park(e->ctx);
+}
+
+#endif

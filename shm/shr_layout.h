@@ -217,5 +217,8 @@ void shr_worker_layout(const shr_geom_t *geom, shr_worker_layout_t *layout);
  * that disagree on it must not share memory. */
 uint64_t shr_abi_hash(void);
 
+/* FNV-1a, 64 bits: names configurations; not for adversarial input. */
+uint64_t shr_hash64(const void *data, size_t len);
+
 
 #endif /* SHR_LAYOUT_H */

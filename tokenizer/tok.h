@@ -169,6 +169,22 @@ typedef struct {
 TOK_API int tok_encode(const tok_t *t, tok_scratch_t *s, const char *text,
     size_t len, unsigned flags, tok_result_t *out);
 
+/*
+ * A rendered chat: as tok_encode with TOK_PARSE_SPECIAL, but the text of a
+ * special token is plain text where any of its bytes lies in one of the
+ * `plain` ranges (users' text; in bytes, ascending, without overlaps).  A
+ * border of a range is no border of a token: without special text inside the
+ * ranges the ids equal tok_encode's of the whole.
+ */
+typedef struct {
+    uint32_t  begin;            /* in bytes of the text */
+    uint32_t  end;
+} tok_range_t;
+
+TOK_API int tok_encode_chat(const tok_t *t, tok_scratch_t *s,
+    const char *text, size_t len, const tok_range_t *plain, size_t n_plain,
+    unsigned flags, tok_result_t *out);
+
 /* A pair (query and document); offsets of b's tokens count in b. */
 TOK_API int tok_encode_pair(const tok_t *t, tok_scratch_t *s, const char *a,
     size_t a_len, const char *b, size_t b_len, unsigned flags,

@@ -174,6 +174,15 @@ struct eng_ops_s {
                   const float **logits);
     void      (*park)(void *ctx);
     void      (*destroy)(void *ctx);
+
+    /*
+     * May be NULL; used instead of step where it is not.  For an engine that
+     * picks its tokens itself and runs elsewhere: tokens[i] is set for the
+     * i-th token with want_logits and may be used from *ready_ns on
+     * (CLOCK_MONOTONIC, as now_ns; 0: at once).  No other step before that.
+     */
+    int       (*step_tokens)(void *ctx, const eng_tok_t *toks, uint32_t n,
+                  uint32_t *tokens, uint64_t now_ns, uint64_t *ready_ns);
 };
 
 /*

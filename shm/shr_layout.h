@@ -94,8 +94,8 @@ _Static_assert(sizeof(shr_client_line_t) == SHR_LINE, "one line");
 typedef struct {
     _Atomic uint64_t  word;         /* generation | SHR_SLOT_CANCEL */
     _Atomic uint64_t  consumed;     /* generation | response bytes read */
-    uint32_t          first_chunk;  /* of the payload */
-    uint32_t          len;          /* bytes of the payload */
+    _Atomic uint32_t  first_chunk;  /* of the payload */
+    _Atomic uint32_t  len;          /* bytes of the payload */
     uint8_t           pad[SHR_LINE - 24];
 } shr_slot_t;
 
@@ -186,8 +186,8 @@ typedef struct {
     size_t  slots;                  /* shr_slot_t [nslots] */
     size_t  cq_head;                /* shr_index_t [nworkers] */
     size_t  sq_tail;                /* shr_index_t [nworkers] */
-    size_t  sq;                     /* uint64_t [nworkers][nslots] */
-    size_t  chunk_next;             /* uint32_t [nchunks] */
+    size_t  sq;                     /* _Atomic uint64_t [nworkers][nslots] */
+    size_t  chunk_next;             /* _Atomic uint32_t [nchunks] */
     size_t  chunks;                 /* [nchunks][SHR_CHUNK_BYTES] */
     size_t  size;
 } shr_client_layout_t;
@@ -199,7 +199,7 @@ typedef struct {
     size_t  counters;               /* shr_counters_t */
     size_t  sq_head;                /* shr_index_t [nclients] */
     size_t  cq_tail;                /* shr_index_t [nclients] */
-    size_t  cq;                     /* uint64_t [nclients][nslots] */
+    size_t  cq;                     /* _Atomic uint64_t [nclients][nslots] */
     size_t  resp;                   /* shr_resp_t [nclients][nslots] */
     size_t  bytes;                  /* [nclients][nslots][resp_bytes] */
     size_t  size;

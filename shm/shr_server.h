@@ -82,8 +82,10 @@ void shr_server_want_room(shr_server_t *s, const shr_taken_t *req, int want);
 /* Rings each client that sleeps and was given news since the last call. */
 void shr_server_ring(shr_server_t *s);
 
-/* Before sleeping: marks the worker asleep.  1: work came meanwhile, do not
- * sleep.  After waking: shr_server_awake(). */
+/* Before sleeping: marks the worker asleep.  1: a submission came meanwhile,
+ * do not sleep.  After 0, look once more at the requests that are held (room,
+ * wanted): only what changes from here on rings.  After waking:
+ * shr_server_awake(). */
 int shr_server_sleep(shr_server_t *s);
 void shr_server_awake(shr_server_t *s);
 

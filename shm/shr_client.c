@@ -55,6 +55,7 @@ struct shr_client_s {
     _Atomic uint32_t    *chunk_next;
     uint8_t             *chunks;
     slot_t              *slots;
+    uint32_t            *chunk_link;    /* private copy of chunk_next */
     uint32_t            *chunk_stack;   /* free chunks */
     uint32_t             nchunks_free;
     uint32_t             first_free;    /* slots, last used first */
@@ -150,9 +151,10 @@ shr_client_open(const shr_geom_t *geom, uint32_t index, void *region,
     }
 
     c->slots = calloc(geom->nslots, sizeof(slot_t));
+    c->chunk_link = calloc(geom->nchunks, sizeof(uint32_t));
     c->chunk_stack = calloc(geom->nchunks, sizeof(uint32_t));
 
-    if (c->slots == NULL || c->chunk_stack == NULL) {
+    if (c->slots == NULL || c->chunk_link == NULL || c->chunk_stack == NULL) {
         shr_client_close(c);
         return NULL;
     }
@@ -183,6 +185,7 @@ void
 shr_client_close(shr_client_t *c)
 {
     free(c->slots);
+    free(c->chunk_link);
     free(c->chunk_stack);
     free(c);
 }
@@ -212,12 +215,33 @@ shr_client_claim(shr_client_t *c, uint32_t *slot)
 }
 
 
+/* Takes a free chunk and links it behind `prev` (SHR_CHUNK_END: none). */
+static uint32_t
+chunk_take(shr_client_t *c, uint32_t prev)
+{
+    uint32_t  chunk;
+
+    chunk = c->chunk_stack[--c->nchunks_free];
+    c->chunk_link[chunk] = SHR_CHUNK_END;
+    atomic_store_explicit(&c->chunk_next[chunk], SHR_CHUNK_END,
+                          memory_order_relaxed);
+
+    if (prev != SHR_CHUNK_END) {
+        c->chunk_link[prev] = chunk;
+        atomic_store_explicit(&c->chunk_next[prev], chunk,
+                              memory_order_relaxed);
+    }
+
+    return chunk;
+}
+
+
 int
 shr_client_write(shr_client_t *c, uint32_t slot, const void *data, size_t len)
 {
     size_t          n, part;
     slot_t         *s;
-    uint32_t        chunk, *link_private;
+    uint32_t        chunk;
     const uint8_t  *from;
 
     s = &c->slots[slot];
@@ -229,32 +253,19 @@ shr_client_write(shr_client_t *c, uint32_t slot, const void *data, size_t len)
         return -SHR_EFULL;
     }
 
-    from = data;
-    link_private = &s->first_chunk;
     s->len = (uint32_t) len;
     chunk = SHR_CHUNK_END;
 
-    while (len != 0) {
-        uint32_t  next = c->chunk_stack[--c->nchunks_free];
+    for (from = data; len != 0; len -= part) {
+        chunk = chunk_take(c, chunk);
 
-        if (link_private != NULL) {
-            *link_private = next;
-            link_private = NULL;
-        } else {
-            atomic_store_explicit(&c->chunk_next[chunk], next,
-                                  memory_order_relaxed);
+        if (s->first_chunk == SHR_CHUNK_END) {
+            s->first_chunk = chunk;
         }
 
-        chunk = next;
         part = len < SHR_CHUNK_BYTES ? len : SHR_CHUNK_BYTES;
         memcpy(c->chunks + (size_t) chunk * SHR_CHUNK_BYTES, from, part);
         from += part;
-        len -= part;
-    }
-
-    if (chunk != SHR_CHUNK_END) {
-        atomic_store_explicit(&c->chunk_next[chunk], SHR_CHUNK_END,
-                              memory_order_relaxed);
     }
 
     return 0;
@@ -543,8 +554,7 @@ chunks_free(shr_client_t *c, slot_t *s)
         part = left < SHR_CHUNK_BYTES ? left : SHR_CHUNK_BYTES;
         memset(c->chunks + (size_t) chunk * SHR_CHUNK_BYTES, 0, part);
         c->chunk_stack[c->nchunks_free++] = chunk;
-        chunk = atomic_load_explicit(&c->chunk_next[chunk],
-                                     memory_order_relaxed);
+        chunk = c->chunk_link[chunk];
     }
 }
 

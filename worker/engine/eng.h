@@ -286,8 +286,9 @@ eng_kv_free_pages(eng_t *e)
  * chunks of many sequences mixed.  Tokens of one sequence stand together in
  * ascending positions without gap; the first is at most the sequence's
  * length (a smaller one overwrites, which shared pages forbid); every
- * position was reserved.  logits[i] is set for the i-th token with
- * want_logits, to `limits.vocab` floats that stay valid until the next step.
+ * position was reserved.  logits has n entries; logits[i] is set where
+ * toks[i].want_logits, to `limits.vocab` floats that stay valid until the
+ * next step, and left alone elsewhere.
  * A sequence's result is bitwise the same whatever else is in the batch,
  * however the prompt was cut and however many threads run.
  * ENG_EINVAL: the contract was broken; nothing was computed.

@@ -1,0 +1,65 @@
+/*
+ * A running engine: KV cache, work memory, threads, and the batch of the step
+ * in progress.  Between eng_ctx.c (life, checks) and eng_step.c (arithmetic).
+ */
+#ifndef ENG_CTX_H
+#define ENG_CTX_H
+
+#include <stdint.h>
+
+#include "worker/engine/eng_kv.h"
+#include "worker/engine/eng_model.h"
+#include "worker/engine/eng_pool.h"
+
+/* Batches up to this many tokens are prepared by every thread for itself:
+   repeating the small work costs less than one more barrier. */
+#define ENG_REDUNDANT_MAX  2u
+
+/* Tokens of one sequence in a batch. */
+typedef struct {
+    uint32_t  seq;
+    uint32_t  first;              /* index of the first token in the batch   */
+    uint32_t  n;
+    uint32_t  pos;                /* of the first token                      */
+} eng_seg_t;
+
+/* What a thread has for itself. */
+typedef struct {
+    float    *x;                  /* [ENG_REDUNDANT_MAX][embd]               */
+    float    *row;                /* [max(embd, heads * head_dim)]           */
+    uint8_t  *panel;              /* ENG_REDUNDANT_MAX columns of each kind  */
+} eng_own_t;
+
+typedef struct {
+    const eng_model_t  *m;
+    eng_kv_t            kv;
+    eng_plan_t          plan;
+    eng_pool_t         *pool;
+    uint8_t            *memory;
+    uint64_t            memory_bytes;
+
+    /* shared work memory; M = max_batch_tokens, W = max_logits */
+    float     *x;                 /* [M][embd]: the residual stream          */
+    float     *act;               /* [M][max(qkv, 2 ff)]: q|k|v, gate|up     */
+    float     *att;               /* [M][heads * head_dim]                   */
+    float     *sub;               /* [M][embd]: output of o and down         */
+    float     *rope;              /* [M][2 tables][cos|sin][rot_dim / 2]     */
+    float     *logits;            /* [W][vocab]                              */
+    uint8_t   *panel[2];          /* M columns, one memory per kind          */
+    uint64_t   own_panel_bytes;   /* of one kind                             */
+    eng_own_t  own[ENG_THREADS_MAX];
+
+    /* the step in progress */
+    eng_tok_t *tok;               /* [M]: private copy                       */
+    uint32_t   n_tok;
+    eng_seg_t *seg;               /* [M]                                     */
+    uint32_t   n_seg;
+    int        decode_only;       /* every segment has one token             */
+    uint32_t  *want;              /* [W]: token indices                      */
+    uint32_t   n_want;
+} eng_ctx_t;
+
+/* Runs the step; eng_pool_fn_t, arg is the eng_ctx_t. */
+void eng_forward(void *arg, uint32_t thread);
+
+#endif

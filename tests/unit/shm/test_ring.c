@@ -439,6 +439,23 @@ mutate(void *region, size_t size)
 }
 
 
+/* The submission ring is taken as empty, else spoilt words would soon make it
+ * look full for good and nothing more would be tried. */
+static void
+worker_keeps_up(pool_t *p)
+{
+    shr_client_layout_t  cl;
+    shr_worker_layout_t  wl;
+
+    shr_client_layout(&p->geom, &cl);
+    shr_worker_layout(&p->geom, &wl);
+    atomic_store(&((shr_index_t *) ((uint8_t *) p->worker_rw[0]
+                                    + wl.sq_head))->value,
+                 atomic_load(&((shr_index_t *) ((uint8_t *) p->client_rw[0]
+                                                + cl.sq_tail))->value));
+}
+
+
 /* I1: whatever the worker's region holds, the client neither crashes nor
  * loops; sanitizers watch. */
 static void
@@ -458,6 +475,7 @@ test_hostile_worker(void **state)
     for (turn = 0; turn < 60000; turn++) {
         /* mostly the words, seldom the bytes */
         mutate(p.worker_rw[0], turn % 4 ? at.bytes : at.size);
+        worker_keeps_up(&p);
 
         if (shr_client_claim(p.client[0], &slot) == 0) {
             (void) shr_client_write(p.client[0], slot, "q", 1);
@@ -480,8 +498,12 @@ test_hostile_worker(void **state)
                        + slot;
                 atomic_store(&resp->produced,
                              shr_word(shr_word_gen(word), rnd() % 20000));
+                frame.type = (uint16_t) (rnd() % (SHR_F_MAX + 2));
+                frame.len = (uint32_t) (rnd() % 10000);
+                memcpy((uint8_t *) p.worker_rw[0] + at.bytes
+                       + (size_t) slot * 8192, &frame, sizeof(frame));
                 mutate((uint8_t *) p.worker_rw[0] + at.bytes
-                       + (size_t) slot * 8192, 64);
+                       + (size_t) slot * 8192 + 8, 64);
             }
 
             for (i = 0; i < 20; i++) {

@@ -17,6 +17,8 @@
 #define WRK_SAMPLE_LOGPROB_MIN  -9999.0f    /* what minus infinity is sent as */
 #define WRK_SAMPLE_NATS_FIRST   4.0f        /* first threshold */
 #define WRK_SAMPLE_NATS_LAST    87.0f       /* exp() is 0 beyond */
+#define WRK_SAMPLE_NATS_BINS    32.0f       /* what the bins cover */
+#define WRK_SAMPLE_BINS         512u
 
 
 typedef struct {
@@ -32,6 +34,7 @@ struct wrk_sampler_s {
     float                *row;          /* changed logits */
     float                *weights;      /* of the candidates */
     wrk_cand_t           *cands;
+    wrk_cand_t           *bin_cands;    /* those of one bin */
     uint16_t             *counts;       /* of tokens; all 0 between calls */
 };
 
@@ -68,10 +71,11 @@ wrk_sampler_create(uint32_t vocab)
     s->row = calloc(vocab, sizeof(float));
     s->weights = calloc(vocab, sizeof(float));
     s->cands = calloc(vocab, sizeof(wrk_cand_t));
+    s->bin_cands = calloc(vocab, sizeof(wrk_cand_t));
     s->counts = calloc(vocab, sizeof(uint16_t));
 
     if (s->blocks == NULL || s->row == NULL || s->weights == NULL
-        || s->cands == NULL || s->counts == NULL)
+        || s->cands == NULL || s->bin_cands == NULL || s->counts == NULL)
     {
         wrk_sampler_destroy(s);
         return NULL;
@@ -92,6 +96,7 @@ wrk_sampler_destroy(wrk_sampler_t *s)
     free(s->row);
     free(s->weights);
     free(s->cands);
+    free(s->bin_cands);
     free(s->counts);
     free(s);
 }
@@ -448,47 +453,89 @@ wrk_sample_draw(const wrk_sampler_t *s, const wrk_cand_t *c, uint32_t n,
 }
 
 
-/*
- * The likeliest k (0: as many as the mass asks for) of the candidates, sorted
- * in place to the front.  Returns how many.
- */
-static uint32_t
-wrk_sample_best(wrk_sampler_t *s, uint32_t k, double mass, float max,
-    float scale)
+static inline uint32_t
+wrk_sample_bin(float at)
 {
-    uint32_t    n, i, left;
-    double      sum;
-    float       e;
-    wrk_cand_t  t;
+    return at < (float) (WRK_SAMPLE_BINS - 1) ? (uint32_t) at
+                                              : WRK_SAMPLE_BINS - 1;
+}
 
-    wrk_cand_heap(s->cands, s->ncands);
-    sum = 0;
 
-    for (n = 0, left = s->ncands; left > 0; left--) {
-        wrk_cand_pop(s->cands, left);
-        n++;
+/* The likeliest k of the candidates, sorted, to the front; how many. */
+static uint32_t
+wrk_sample_top_k(wrk_sampler_t *s, uint32_t k)
+{
+    uint32_t    i, n, count;
+    wrk_cand_t  t, *c;
 
-        if (k != 0) {
-            if (n == k) {
-                break;
-            }
+    c = s->cands;
+    count = s->ncands;
+    wrk_cand_heap(c, count);
 
-            continue;
-        }
-
-        s->ops->exps(&s->cands[left - 1].x, 1, max, scale, &e);
-        sum += e;
-
-        if (sum >= mass) {
-            break;
-        }
+    for (n = 0; n < k && n < count; n++) {
+        wrk_cand_pop(c, count - n);
     }
 
     /* They stand at the end, the likeliest last: turn the array round. */
-    for (i = 0; i < s->ncands / 2; i++) {
-        t = s->cands[i];
-        s->cands[i] = s->cands[s->ncands - 1 - i];
-        s->cands[s->ncands - 1 - i] = t;
+    for (i = 0; i < count / 2; i++) {
+        t = c[i];
+        c[i] = c[count - 1 - i];
+        c[count - 1 - i] = t;
+    }
+
+    return n;
+}
+
+
+/*
+ * The likeliest candidates with that mass or more, to the front; how many.
+ * weights[] holds theirs.  Bins by distance from the largest say where the
+ * mass is reached; only that bin is put in order.
+ */
+static uint32_t
+wrk_sample_top_p(wrk_sampler_t *s, double mass, float max, float scale)
+{
+    float        e, width;
+    double       sum, bins[WRK_SAMPLE_BINS];
+    uint32_t     i, n, bin, cut, ncut;
+    wrk_cand_t  *c;
+
+    width = scale * (float) WRK_SAMPLE_BINS / WRK_SAMPLE_NATS_BINS;
+    memset(bins, 0, sizeof(bins));
+
+    for (i = 0; i < s->ncands; i++) {
+        bins[wrk_sample_bin((max - s->cands[i].x) * width)] += s->weights[i];
+    }
+
+    for (cut = 0, sum = 0; cut < WRK_SAMPLE_BINS - 1; cut++) {
+        if (sum + bins[cut] >= mass) {
+            break;
+        }
+
+        sum += bins[cut];
+    }
+
+    /* Above the cut: stays in front.  In the cut's bin: to be put in order. */
+    c = s->bin_cands;
+
+    for (i = 0, n = 0, ncut = 0; i < s->ncands; i++) {
+        bin = wrk_sample_bin((max - s->cands[i].x) * width);
+
+        if (bin == cut) {
+            c[ncut++] = s->cands[i];
+
+        } else if (bin < cut) {
+            s->cands[n++] = s->cands[i];
+        }
+    }
+
+    wrk_cand_heap(c, ncut);
+
+    while (ncut > 0 && (sum < mass || n == 0)) {
+        wrk_cand_pop(c, ncut);
+        s->cands[n++] = c[--ncut];
+        s->ops->exps(&c[ncut].x, 1, max, scale, &e);
+        sum += e;
     }
 
     return n;
@@ -544,20 +591,19 @@ wrk_sample_filtered(wrk_sampler_t *s, const wrk_sample_params_t *p,
         return wrk_sample_draw(s, s->cands, s->ncands, u * mass);
     }
 
-    n = wrk_sample_best(s, k, p->top_p * all, max, scale);
-    mass = wrk_sample_weigh(s, s->cands, n, max, scale);
+    n = s->ncands;
 
-    if (k != 0 && p->top_p < 1) {
-        /* top_p of what top_k has left */
-        all = p->top_p * mass;
-
-        for (n = 0, mass = 0; mass < all; n++) {
-            mass += s->weights[n];
-        }
-
-        n += n == 0;
-        mass = wrk_sample_weigh(s, s->cands, n, max, scale);
+    if (k != 0) {
+        n = wrk_sample_top_k(s, k);
+        s->ncands = n;
+        all = wrk_sample_weigh(s, s->cands, n, max, scale);
     }
+
+    if (p->top_p < 1) {
+        n = wrk_sample_top_p(s, p->top_p * all, max, scale);
+    }
+
+    mass = wrk_sample_weigh(s, s->cands, n, max, scale);
 
     return wrk_sample_draw(s, s->cands, n, u * mass);
 }

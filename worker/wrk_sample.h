@@ -10,7 +10,7 @@
  *   5. min_p: drops what is less likely than min_p times the likeliest;
  *   6. top_k: keeps the k likeliest, the smaller ids among equals;
  *   7. top_p: keeps the smallest number of likeliest with that mass or more;
- *   8. one draw in the order of likelihood.
+ *   8. one draw among what is left.
  *
  * Random numbers: Philox4x32-10 (Salmon et al., 2011), key = seed, counter =
  * (index of the token, choice): a result depends on nothing but the request.

@@ -357,7 +357,7 @@ def rule_dead_files(tree):
     for path in tree.paths:
         base = os.path.basename(path)
         if path.endswith(".c") and path.startswith(("ngx_module/", "shm/")) \
-                and path not in config and client_side(path):
+                and base not in config and client_side(path):
             yield path, 1, "is not listed in ./config"
         if path.endswith((".inc", ".h")) and base not in names:
             yield path, 1, "is included by no file"

@@ -1,0 +1,425 @@
+/*
+ * Matrix products: the scalar level against plain double arithmetic on
+ * independently decoded GGUF data, every other level bitwise against the
+ * scalar one at each tile edge, and independence of batch and split.
+ */
+#include "tests/unit/kernels/kern_test.h"
+
+static const kern_wtype_t  types[] = {
+    KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_0, KERN_Q4_1,
+    KERN_Q5_0, KERN_Q5_1
+};
+
+#define TYPES   (sizeof(types) / sizeof(types[0]))
+
+
+/* Element (row, col) of GGUF data by the format's own formulas, written
+ * apart from kern_pack.c. */
+static double
+element(kern_wtype_t type, const uint8_t *row, uint32_t col)
+{
+    float           f;
+    double          d, m;
+    uint16_t        h;
+    uint32_t        i = col % 32, q, fifth = 0, at = 0;
+    const uint8_t  *b;
+
+    switch (type) {
+    case KERN_F32:
+        memcpy(&f, row + 4 * (size_t) col, 4);
+        return (double) f;
+    case KERN_F16:
+        memcpy(&h, row + 2 * (size_t) col, 2);
+        return (double) kern_f16_f32(h);
+    case KERN_BF16:
+        memcpy(&h, row + 2 * (size_t) col, 2);
+        return (double) kern_bf16_f32(h);
+    default:
+        break;
+    }
+
+    b = row + (size_t) (col / 32) * kern_gguf_block_bytes(type);
+    memcpy(&h, b, 2);
+    d = (double) kern_f16_f32(h);
+    memcpy(&h, b + 2, 2);
+    m = (double) kern_f16_f32(h);
+
+    if (type == KERN_Q8_0) {
+        return d * (int8_t) b[2 + i];
+    }
+
+    at = type == KERN_Q4_1 || type == KERN_Q5_1 ? 4 : 2;
+
+    if (type == KERN_Q5_0 || type == KERN_Q5_1) {
+        memcpy(&fifth, b + at, 4);
+        at += 4;
+    }
+
+    q = i < 16 ? b[at + i] & 15u : b[at + i - 16] >> 4;
+    q |= (fifth >> i & 1u) << 4;
+
+    switch (type) {
+    case KERN_Q4_0:
+        return d * ((int) q - 8);
+    case KERN_Q5_0:
+        return d * ((int) q - 16);
+    default:
+        return d * q + m;
+    }
+}
+
+
+/* What the panel holds of x: rounded to int8 per 32, or x itself. */
+static double
+activation(kern_panel_kind_t kind, const float *x, uint32_t i)
+{
+    float   amax = 0;
+    double  d;
+
+    if (kind == KERN_PANEL_F32) {
+        return (double) x[i];
+    }
+
+    for (uint32_t j = i / 32 * 32; j < i / 32 * 32 + 32; j++) {
+        amax = fabsf(x[j]) > amax ? fabsf(x[j]) : amax;
+    }
+
+    d = (double) (amax / 127.0f);
+    return d > 0 ? d * (double) rintf(x[i] * (127.0f / amax)) : 0;
+}
+
+
+static kern_panel_t
+panel(kern_wtype_t type, uint32_t m, uint32_t k, const float *x)
+{
+    kern_panel_t       p;
+    kern_panel_kind_t  kind = kern_panel_kind(type);
+
+    kern_panel_init(&p, kind, m, k, kt_alloc(kern_panel_bytes(kind, m, k)));
+    kern_quant(&p, 0, m, x, k);
+    return p;
+}
+
+
+static void
+one_against_double(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+{
+    float          *x = kt_floats((size_t) m * k), *out;
+    double          sum, size, e, a;
+    uint8_t        *gguf = kt_gguf(type, rows, k);
+    kern_panel_t    p;
+    kern_weight_t   w = kt_weight(type, rows, k, gguf);
+
+    out = kt_alloc((size_t) m * rows * sizeof(float));
+    p = panel(type, m, k, x);
+    kern_matmul(&w, &p, out, rows, 0, rows);
+
+    for (uint32_t c = 0; c < m; c++) {
+        for (uint32_t r = 0; r < rows; r++) {
+            sum = size = 0;
+
+            for (uint32_t i = 0; i < k; i++) {
+                e = element(type, gguf + r * kern_gguf_row_bytes(type, k), i);
+                a = activation(p.kind, x + (size_t) c * k, i);
+                sum += e * a;
+                size += fabs(e * a);
+            }
+
+            if (fabs((double) out[c * rows + r] - sum) > 1e-5 * size) {
+                fail_msg("%s row %u column %u: %g, expected %g",
+                         kern_wtype_name(type), r, c,
+                         (double) out[c * rows + r], sum);
+            }
+        }
+    }
+
+    free(x);
+    free(out);
+    free(gguf);
+    free(p.data);
+    free((void *) w.packed);
+}
+
+
+static void
+test_scalar(void **state)
+{
+    (void) state;
+    assert_int_equal(kern_init(KERN_ISA_SCALAR), KERN_OK);
+
+    for (size_t t = 0; t < TYPES; t++) {
+        one_against_double(types[t], 17, 96, 3);
+        one_against_double(types[t], 16, 32, 9);
+        one_against_double(types[t], 5, 1056, 1);
+    }
+}
+
+
+/* Every level against the scalar one for one shape, written floats only. */
+static void
+one_levels(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+{
+    char            what[96];
+    float          *x = kt_floats((size_t) m * k), *want, *got;
+    size_t          n = (size_t) m * (rows + 3);
+    uint8_t        *gguf = kt_gguf(type, rows, k);
+    kern_panel_t    p;
+    kern_weight_t   w = kt_weight(type, rows, k, gguf);
+
+    want = kt_alloc(n * sizeof(float));
+    assert_int_equal(kern_init(KERN_ISA_SCALAR), KERN_OK);
+    p = panel(type, m, k, x);
+    kern_matmul(&w, &p, want, rows + 3, 0, rows);
+
+    KT_LEVELS(level) {
+        got = kt_alloc(n * sizeof(float));
+        assert_int_equal(kern_init(level), KERN_OK);
+        kern_matmul(&w, &p, got, rows + 3, 0, rows);
+        snprintf(what, sizeof(what), "%s %s rows %u k %u m %u",
+                 kern_wtype_name(type), kern_isa_name(level), rows, k, m);
+        kt_same(what, got, want, n);
+        free(got);
+    }
+
+    free(x);
+    free(want);
+    free(gguf);
+    free(p.data);
+    free((void *) w.packed);
+}
+
+
+static void
+test_levels(void **state)
+{
+    (void) state;
+
+    for (size_t t = 0; t < TYPES; t++) {
+        for (uint32_t m = 1; m <= 18; m++) {
+            one_levels(types[t], 33, 96, m);
+        }
+
+        for (uint32_t rows = 1; rows <= 100; rows += 9) {
+            one_levels(types[t], rows, 32, 1);
+            one_levels(types[t], rows, 64, 5);
+            one_levels(types[t], rows, 64, 10);
+        }
+
+        /* stretches of 32 blocks: one short, exact, one more */
+        one_levels(types[t], 16, 31 * 32, 9);
+        one_levels(types[t], 16, 32 * 32, 17);
+        one_levels(types[t], 20, 33 * 32, 11);
+        one_levels(types[t], 20, 66 * 32, 1);
+        /* passes over columns */
+        one_levels(types[t], 16, 32, 511);
+        one_levels(types[t], 16, 32, 521);
+    }
+}
+
+
+/* A column alone, at every place of batches of every size, and rows split
+ * at every group: the same bits. */
+static void
+test_invariance(void **state)
+{
+    float          *x, *alone, *out;
+    uint8_t        *gguf;
+    kern_panel_t    p;
+    kern_weight_t   w;
+    const uint32_t  rows = 70, k = 1120, m_max = 19;
+
+    (void) state;
+
+    for (size_t t = 0; t < TYPES; t++) {
+        KT_LEVELS(level) {
+            assert_int_equal(kern_init(level), KERN_OK);
+            gguf = kt_gguf(types[t], rows, k);
+            w = kt_weight(types[t], rows, k, gguf);
+            x = kt_floats((size_t) m_max * k);
+            alone = kt_alloc(rows * m_max * sizeof(float));
+            out = kt_alloc(rows * m_max * sizeof(float));
+
+            for (uint32_t c = 0; c < m_max; c++) {
+                p = panel(types[t], 1, k, x + (size_t) c * k);
+                kern_matmul(&w, &p, alone + c * rows, rows, 0, rows);
+                free(p.data);
+            }
+
+            for (uint32_t m = 2; m <= m_max; m++) {
+                p = panel(types[t], m, k, x);
+                kern_matmul(&w, &p, out, rows, 0, m * 3 / 16 * 16);
+                kern_matmul(&w, &p, out, rows, m * 3 / 16 * 16, rows);
+                kt_same(kern_wtype_name(types[t]), out, alone,
+                        (size_t) m * rows);
+                free(p.data);
+            }
+
+            free(gguf);
+            free((void *) w.packed);
+            free(x);
+            free(alone);
+            free(out);
+        }
+    }
+}
+
+
+/* Packed by pieces equals packed at once; rows come back exactly. */
+static void
+test_pack(void **state)
+{
+    float          *a, *b;
+    size_t          bytes, begin, end;
+    uint8_t        *gguf, *dst;
+    kern_weight_t   w;
+    const uint32_t  rows = 50, k = 96;
+
+    (void) state;
+    assert_int_equal(kern_init(KERN_ISA_AUTO), KERN_OK);
+    a = kt_alloc(k * sizeof(float));
+    b = kt_alloc(k * sizeof(float));
+
+    for (size_t t = 0; t < TYPES; t++) {
+        gguf = kt_gguf(types[t], rows, k);
+        w = kt_weight(types[t], rows, k, gguf);
+        bytes = kern_packed_bytes(types[t], rows, k);
+        dst = kt_alloc(bytes);
+        assert_int_equal(kern_pack(types[t], rows, k, gguf, dst, 32, 50), 0);
+        assert_int_equal(kern_pack(types[t], rows, k, gguf, dst, 0, 32), 0);
+        assert_memory_equal(dst, w.packed, bytes);
+        kern_packed_range(types[t], rows, k, 32, 50, &begin, &end);
+        assert_int_equal(begin, bytes / 2);
+        assert_int_equal(end, bytes);
+
+        for (uint32_t r = 0; r < rows; r++) {
+            kern_row_f32(&w, r, a);
+            kern_gguf_row_f32(types[t],
+                gguf + r * kern_gguf_row_bytes(types[t], k), k, b);
+            kt_same("row", a, b, k);
+
+            for (uint32_t i = 0; i < k; i++) {
+                double  e = element(types[t], gguf
+                                + r * kern_gguf_row_bytes(types[t], k), i);
+
+                assert_true(fabs((double) a[i] - e) <= 1e-6 * fabs(e) + 1e-7);
+            }
+        }
+
+        free(gguf);
+        free(dst);
+        free((void *) w.packed);
+    }
+
+    free(a);
+    free(b);
+}
+
+
+static void
+test_shapes(void **state)
+{
+    (void) state;
+
+    assert_int_equal(kern_packed_bytes(KERN_Q4_1, 16, 32), 320);
+    assert_int_equal(kern_packed_bytes(KERN_Q4_1, 17, 32), 640);
+    assert_int_equal(kern_packed_bytes(KERN_Q4_1, 0, 32), 0);
+    assert_int_equal(kern_packed_bytes(KERN_Q4_1, 16, 0), 0);
+    assert_int_equal(kern_packed_bytes(KERN_Q4_1, 16, 33), 0);
+    assert_int_equal(kern_packed_bytes(KERN_F32, KERN_ROWS_MAX + 1, 32), 0);
+    assert_int_equal(kern_packed_bytes(KERN_F32, 16, KERN_COLS_MAX + 32), 0);
+    assert_int_equal(kern_packed_bytes(KERN_F32, KERN_ROWS_MAX,
+                                       KERN_COLS_MAX), 0);
+    assert_int_equal(kern_packed_bytes((kern_wtype_t) 99, 16, 32), 0);
+    assert_int_equal(kern_packed_bytes((kern_wtype_t) -1, 16, 32), 0);
+    assert_int_equal(kern_pack((kern_wtype_t) 99, 1, 32, NULL, NULL, 0, 1),
+                     KERN_E_TYPE);
+    assert_int_equal(kern_pack(KERN_Q4_1, 1, 31, NULL, NULL, 0, 1),
+                     KERN_E_SHAPE);
+    assert_int_equal(kern_init((kern_isa_t) 77), KERN_E_ISA);
+}
+
+
+/* Weights and activations at the ends of their ranges: every level gives
+ * the scalar level's bits, and nothing traps. */
+static void
+test_extremes(void **state)
+{
+    static const uint16_t  scales[] = {
+        0x0000, 0x8000, 0x0001, 0x03ff, 0x7bff, 0xfbff, 0x7c00, 0xfc00,
+        0x7e00
+    };
+    static const float     values[] = {
+        0.0f, -0.0f, 1e-38f, 1e-45f, 9e-31f, 1e-30f, 1.1e-30f, 3e38f, -3e38f,
+        INFINITY, -INFINITY, NAN, 1.0f
+    };
+    float         *x, *want, *got;
+    uint8_t       *gguf;
+    kern_panel_t   p, q;
+    kern_weight_t  w;
+    const uint32_t rows = 16, k = 64, m = 13;
+
+    (void) state;
+
+    for (size_t t = 0; t < TYPES; t++) {
+        for (int fill = 0; fill < 3; fill++) {
+            x = kt_floats(m * k);
+            gguf = kt_gguf(types[t], rows, k);
+
+            for (uint32_t c = 0; c < m; c++) {
+                x[c * k + 7] = values[c];
+                x[c * k + 8] = -values[c];
+            }
+
+            for (size_t i = 0; fill < 2 && i < kern_gguf_row_bytes(types[t],
+                     k) * rows; i++)
+            {
+                gguf[i] = fill == 0 ? 0x00 : 0xff;
+            }
+
+            for (uint32_t r = 0; kern_traits[types[t]].kind == KERN_PANEL_I8
+                     && r < rows; r++)
+            {
+                memcpy(gguf + r * kern_gguf_row_bytes(types[t], k),
+                       &scales[r % 9], 2);
+            }
+
+            w = kt_weight(types[t], rows, k, gguf);
+            want = kt_alloc(m * rows * sizeof(float));
+            got = kt_alloc(m * rows * sizeof(float));
+            kern_init(KERN_ISA_SCALAR);
+            p = panel(types[t], m, k, x);
+            kern_matmul(&w, &p, want, rows, 0, rows);
+
+            KT_LEVELS(level) {
+                kern_init(level);
+                q = panel(types[t], m, k, x);
+                kern_matmul(&w, &q, got, rows, 0, rows);
+                kt_same(kern_isa_name(level), got, want, m * rows);
+                free(q.data);
+            }
+
+            free(x);
+            free(gguf);
+            free(p.data);
+            free(want);
+            free(got);
+            free((void *) w.packed);
+        }
+    }
+}
+
+
+int
+main(void)
+{
+    const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_extremes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

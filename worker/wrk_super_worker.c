@@ -274,7 +274,7 @@ worker_ended(super_t *s, uint32_t w, int status)
     served_ms = p->phase == SUPER_READY ? (s->now - p->ready_ns) / MS : 0;
     ms = wrk_super_backoff_ms(&p->failures, served_ms,
                               s->opts->backoff_max_ms);
-    if (p->phase == SUPER_LOADING) {
+    if (p->phase == SUPER_LOADING && p->failures >= SUPER_RENEW_AFTER) {
         renew_weights(s);
     }
 
@@ -300,8 +300,9 @@ worker_ended(super_t *s, uint32_t w, int status)
 
 
 /*
- * A worker that died while it loaded may have left half an image in the memfd
- * that all share.  While nobody serves from it a new one costs nothing.
+ * Workers that die while they load, again and again: the image in the memfd
+ * that all share may be what kills them.  While nobody serves from it a new
+ * one costs nothing but the time to pack it.
  */
 static void
 renew_weights(super_t *s)

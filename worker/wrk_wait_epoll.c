@@ -13,6 +13,7 @@
 typedef struct {
     wrk_wait_t  wait;
     int         epfd;
+    int         coarse;         /* no epoll_pwait2 here */
 } epoll_wait_t;
 
 
@@ -56,6 +57,27 @@ to_ms(uint64_t ns)
 }
 
 
+/* To the nanosecond where the kernel can. */
+static int
+wait_for(epoll_wait_t *e, struct epoll_event *events, uint64_t timeout_ns)
+{
+    int              n;
+    struct timespec  ts;
+
+    if (!e->coarse) {
+        ts.tv_sec = (time_t) (timeout_ns / 1000000000u);
+        ts.tv_nsec = (long) (timeout_ns % 1000000000u);
+        n = epoll_pwait2(e->epfd, events, WRK_WAIT_BATCH,
+                         timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM)) {
+            return n;
+        }
+        e->coarse = 1;
+    }
+    return epoll_wait(e->epfd, events, WRK_WAIT_BATCH, to_ms(timeout_ns));
+}
+
+
 static int
 epoll_run(wrk_wait_t *w, uint64_t timeout_ns, uint64_t *tags)
 {
@@ -63,7 +85,7 @@ epoll_run(wrk_wait_t *w, uint64_t timeout_ns, uint64_t *tags)
     int                  i, n;
     struct epoll_event   events[WRK_WAIT_BATCH];
 
-    n = epoll_wait(e->epfd, events, WRK_WAIT_BATCH, to_ms(timeout_ns));
+    n = wait_for(e, events, timeout_ns);
     if (n < 0) {
         return errno == EINTR ? 0 : -1;
     }

@@ -157,6 +157,7 @@ make_base
 root=$(mktemp -d)
 trap 'rm -rf --one-file-system "$root"' EXIT
 tar -C "$root" -xf "$base"
+chmod 755 "$root"
 ca=
 port=$(free_port)
 lend_network

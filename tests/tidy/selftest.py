@@ -54,6 +54,7 @@ SEEDS = [
     ("includes", "worker/wrk_b.c", '#include "tests/http/test_a.py"\n'),
     ("banned_calls", "worker/wrk_b.c", body("strcpy(a, b);")),
     ("banned_calls", "worker/wrk_b.c", body("exit(1);")),
+    ("banned_calls", "worker/wrk_b.c", body("_exit(1);")),
     ("banned_calls", "shm/shr_a.c", body("n = strtol(s, &e, 10);")),
     ("nginx_never_asserts", "ngx_module/m.c", body("assert(x == 1);")),
     ("function_size", "shm/shr_a.c", function(71)),
@@ -96,6 +97,7 @@ ALLOWED = [
     ("worker/wrk_b.c", "/* strcpy(a, b) in a comment */\n"),
     ("worker/wrk_b.c", 'static const char *x = "strcpy(a, b); // no";\n'),
     ("shm/shr_a.c", function(70)),
+    ("worker/wrk_b.c", body("if (fork() == 0) {\n        _exit(1);\n    }")),
     ("worker/wrk_b.c", "/* " + "x" * 74 + " */\n"),
     ("shm/shr_a.c", body("goto done;\n\ndone:\n\n    return;")),
     ("shm/shr_a.c", ATOMIC_HEAD

@@ -27,7 +27,7 @@ TEXT_NAMES = {"Makefile", "config", "quickstart", "check", "run"}
 
 LIBC = set("""
     assert ctype dirent elf endian errno fcntl fenv float getopt glob
-    inttypes limits linkprop locale math netdb poll pthread pwd grp sched
+    inttypes libgen limits linkprop locale math netdb poll pthread pwd grp sched
     signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib
     stdnoreturn string strings syslog termios time unistd spawn ucontext
     """.split())
@@ -54,6 +54,7 @@ BANNED = set("""
     setjmp longjmp sigsetjmp siglongjmp system popen tmpnam mktemp strtok
     """.split())
 EXIT_CALLS = {"exit", "_exit", "_Exit", "quick_exit"}
+AFTER_FORK = {"_exit"}           # the right end of a child that cannot exec
 ATOMIC = re.compile(r"\b(atomic_(load|store|exchange|fetch_\w+|"
                     r"compare_exchange_\w+|thread_fence)\w*|__atomic_\w+)"
                     r"\s*\(")
@@ -135,11 +136,13 @@ def rule_banned_calls(tree):
     """No call that cannot bound, cannot fail or cannot be undone."""
     for path in tree.c_files(".c", ".h", ".inc"):
         foreign_allowed = path.startswith("tests/")
+        forks = re.search(r"\b(fork|clone3?)\s*\(", tree.source(path).code)
         for line, name in tree.source(path).calls():
             if name in BANNED and not (foreign_allowed and "jmp" in name):
                 yield path, line, "%s() is banned" % name
             if name in EXIT_CALLS and not foreign_allowed \
-                    and os.path.basename(path) != "main.c":
+                    and os.path.basename(path) != "main.c" \
+                    and not (forks and name in AFTER_FORK):
                 yield path, line, "%s() outside main.c" % name
 
 
@@ -235,13 +238,15 @@ def rule_headers(tree):
     """Every function of a public header has its contract: a comment before
     it, or before the group that it stands in without a blank line, or behind
     it. Public is what another folder includes, and all of worker/ and shm/
-    themselves; what only one folder's own files share is its own affair."""
+    themselves but *_int.h: what only one folder's own files share is its own
+    affair."""
     public = {name for path in tree.own_code(".c", ".h", ".inc")
               for _, name, angled in tree.source(path).includes()
               if not angled and os.path.dirname(name)
               != os.path.dirname(path)}
     for path in tree.own_code(".h"):
-        if path in public or os.path.dirname(path) in ("worker", "shm"):
+        if path in public or (os.path.dirname(path) in ("worker", "shm")
+                              and not path.endswith("_int.h")):
             yield from undocumented(path, tree.source(path))
 
 

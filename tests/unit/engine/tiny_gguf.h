@@ -1,0 +1,378 @@
+/*
+ * Builds small GGUF files in memory: a complete llama of any sizes with
+ * random weights, and single broken pieces.  For tests only.
+ */
+#ifndef TINY_GGUF_H
+#define TINY_GGUF_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct {
+    uint8_t  *p;
+    size_t    n, cap;
+} tiny_t;
+
+typedef struct {
+    const char  *arch;
+    uint32_t     vocab, layers, embd, heads, heads_kv, head_dim, ff, ctx;
+    uint32_t     type;            /* of matrices: 0 F32, 8 Q8_0, 3 Q4_1      */
+    int          untied, factors, gemma;
+    uint32_t     seed;
+} tiny_model_t;
+
+#define TINY_LLAMA { "llama", 80, 3, 64, 4, 2, 16, 96, 256, 0, 0, 0, 0, 1 }
+
+static void
+tiny_put(tiny_t *t, const void *p, size_t n)
+{
+    if (t->n + n > t->cap) {
+        t->cap = (t->n + n) * 2 + 4096;
+        t->p = realloc(t->p, t->cap);
+        if (t->p == NULL) {
+            abort();
+        }
+    }
+    if (n > 0) {
+        memcpy(t->p + t->n, p, n);
+    }
+    t->n += n;
+}
+
+
+static void
+tiny_u32(tiny_t *t, uint32_t v)
+{
+    tiny_put(t, &v, 4);
+}
+
+
+static void
+tiny_u64(tiny_t *t, uint64_t v)
+{
+    tiny_put(t, &v, 8);
+}
+
+
+static void
+tiny_str(tiny_t *t, const char *s)
+{
+    tiny_u64(t, strlen(s));
+    tiny_put(t, s, strlen(s));
+}
+
+
+static void
+tiny_kv_u32(tiny_t *t, const char *key, uint32_t v)
+{
+    tiny_str(t, key);
+    tiny_u32(t, 4);
+    tiny_u32(t, v);
+}
+
+
+static void
+tiny_kv_f32(tiny_t *t, const char *key, float v)
+{
+    tiny_str(t, key);
+    tiny_u32(t, 6);
+    tiny_put(t, &v, 4);
+}
+
+
+static void
+tiny_kv_str(tiny_t *t, const char *key, const char *v)
+{
+    tiny_str(t, key);
+    tiny_u32(t, 8);
+    tiny_str(t, v);
+}
+
+
+static float
+tiny_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+
+    return (float) ((int32_t) *state) / 2147483648.0f;
+}
+
+
+/* One tensor of the table, with its values as floats. */
+typedef struct {
+    char      name[64];
+    uint32_t  rows, cols, type;
+    uint64_t  offset, bytes;
+    float    *f32;                /* what the type really holds              */
+} tiny_tensor_t;
+
+typedef struct {
+    tiny_t         file;
+    tiny_tensor_t  t[256];
+    uint32_t       n;
+    size_t         header_bytes;
+} tiny_file_t;
+
+
+static uint16_t
+tiny_half(float f)
+{
+    _Float16  h = (_Float16) f;
+    uint16_t  u;
+
+    memcpy(&u, &h, 2);
+
+    return u;
+}
+
+
+static uint64_t
+tiny_row_bytes(uint32_t type, uint32_t cols)
+{
+    return type == 0 ? cols * 4u : type == 8 ? cols / 32 * 34u
+                                             : cols / 32 * 20u;
+}
+
+
+/* Writes one block of 32 and puts what it means back into x. */
+static void
+tiny_block(tiny_t *out, uint32_t type, float *x)
+{
+    int       i;
+    float     d, m = 0;
+    uint8_t   b[34], q[32];
+    uint16_t  h;
+
+    d = type == 8 ? 1.0f / 127 : 2.0f / 15;
+    d = (float) (_Float16) (d * 0.2f);
+    m = type == 8 ? 0 : (float) (_Float16) -0.2f;
+    for (i = 0; i < 32; i++) {
+        float  v = roundf((x[i] - m) / d);
+
+        if (type == 8) {
+            q[i] = (uint8_t) (int8_t) v;
+            x[i] = (float) (int8_t) q[i] * d;
+        } else {
+            v = v < 0 ? 0 : v > 15 ? 15 : v;
+            q[i] = (uint8_t) v;
+            x[i] = (float) q[i] * d + m;
+        }
+    }
+    h = tiny_half(d);
+    memcpy(b, &h, 2);
+    if (type == 8) {
+        memcpy(b + 2, q, 32);
+        tiny_put(out, b, 34);
+        return;
+    }
+    h = tiny_half(m);
+    memcpy(b + 2, &h, 2);
+    for (i = 0; i < 16; i++) {
+        b[4 + i] = (uint8_t) (q[i] | q[i + 16] << 4);
+    }
+    tiny_put(out, b, 20);
+}
+
+
+static void
+tiny_add(tiny_file_t *f, const char *name, uint32_t type, uint32_t rows,
+    uint32_t cols)
+{
+    tiny_tensor_t  *t = &f->t[f->n++];
+
+    snprintf(t->name, sizeof(t->name), "%s", name);
+    t->rows = rows;
+    t->cols = cols;
+    t->type = type;
+    t->bytes = tiny_row_bytes(type, cols) * rows;
+}
+
+
+static void
+tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
+{
+    char      s[64];
+    uint32_t  i, nq = m->heads * m->head_dim, nk = m->heads_kv * m->head_dim;
+
+    tiny_add(f, "token_embd.weight", m->type, m->vocab, m->embd);
+    tiny_add(f, "output_norm.weight", 0, 1, m->embd);
+    if (m->untied) {
+        tiny_add(f, "output.weight", m->type, m->vocab, m->embd);
+    }
+    if (m->factors) {
+        tiny_add(f, "rope_freqs.weight", 0, 1, m->head_dim / 2);
+    }
+#define TINY_L(n, ty, r, c)                                                  \
+    snprintf(s, sizeof(s), "blk.%u." n ".weight", i);                        \
+    tiny_add(f, s, ty, r, c)
+    for (i = 0; i < m->layers; i++) {
+        TINY_L("attn_norm", 0, 1, m->embd);
+        TINY_L("attn_q", m->type, nq, m->embd);
+        TINY_L("attn_k", m->type, nk, m->embd);
+        TINY_L("attn_v", m->type, nk, m->embd);
+        TINY_L("attn_output", m->type, m->embd, nq);
+        TINY_L("ffn_norm", 0, 1, m->embd);
+        TINY_L("ffn_gate", m->type, m->ff, m->embd);
+        TINY_L("ffn_up", m->type, m->ff, m->embd);
+        TINY_L("ffn_down", m->type, m->embd, m->ff);
+        if (m->gemma) {
+            TINY_L("attn_q_norm", 0, 1, m->head_dim);
+            TINY_L("attn_k_norm", 0, 1, m->head_dim);
+            TINY_L("post_attention_norm", 0, 1, m->embd);
+            TINY_L("post_ffw_norm", 0, 1, m->embd);
+        }
+    }
+#undef TINY_L
+}
+
+
+static void
+tiny_keys(tiny_t *t, const tiny_model_t *m)
+{
+    char      s[64], v[32];
+    uint32_t  i;
+
+#define TINY_K(n)  (snprintf(s, sizeof(s), "%s." n, m->arch), s)
+    tiny_kv_str(t, "general.architecture", m->arch);
+    tiny_kv_str(t, "general.name", "tiny");
+    tiny_kv_u32(t, TINY_K("block_count"), m->layers);
+    tiny_kv_u32(t, TINY_K("context_length"), m->ctx);
+    tiny_kv_u32(t, TINY_K("embedding_length"), m->embd);
+    tiny_kv_u32(t, TINY_K("feed_forward_length"), m->ff);
+    tiny_kv_u32(t, TINY_K("attention.head_count"), m->heads);
+    tiny_kv_u32(t, TINY_K("attention.head_count_kv"), m->heads_kv);
+    tiny_kv_u32(t, TINY_K("attention.key_length"), m->head_dim);
+    tiny_kv_u32(t, TINY_K("attention.value_length"), m->head_dim);
+    tiny_kv_f32(t, TINY_K("attention.layer_norm_rms_epsilon"), 1e-5f);
+    tiny_kv_f32(t, TINY_K("rope.freq_base"), 10000.0f);
+    tiny_kv_u32(t, TINY_K("attention.sliding_window"), 40);
+#undef TINY_K
+    tiny_kv_u32(t, "tokenizer.ggml.bos_token_id", 1);
+    tiny_kv_u32(t, "tokenizer.ggml.eos_token_id", 2);
+    tiny_kv_u32(t, "general.alignment", 64);
+    tiny_str(t, "tokenizer.ggml.tokens");
+    tiny_u32(t, 9);
+    tiny_u32(t, 8);
+    tiny_u64(t, m->vocab);
+    for (i = 0; i < m->vocab; i++) {
+        snprintf(v, sizeof(v), "t%u", i);
+        tiny_str(t, v);
+    }
+}
+
+#define TINY_KEYS  17
+
+
+static void
+tiny_pad(tiny_t *t, size_t align)
+{
+    while (t->n % align != 0) {
+        tiny_put(t, "", 1);
+    }
+}
+
+
+static void
+tiny_values(tiny_file_t *f, tiny_tensor_t *t, uint32_t *seed)
+{
+    size_t  i, n = (size_t) t->rows * t->cols;
+
+    t->f32 = malloc(n * sizeof(float));
+    if (t->f32 == NULL) {
+        abort();
+    }
+    for (i = 0; i < n; i++) {
+        t->f32[i] = 0.2f * tiny_random(seed);
+        if (t->rows == 1) {
+            t->f32[i] += 1.0f;
+        }
+    }
+    if (t->type == 0) {
+        tiny_put(&f->file, t->f32, n * 4);
+        return;
+    }
+    for (i = 0; i < n; i += 32) {
+        tiny_block(&f->file, t->type, t->f32 + i);
+    }
+}
+
+
+static void
+tiny_build(tiny_file_t *f, const tiny_model_t *m)
+{
+    uint32_t  i, seed = m->seed;
+    uint64_t  offset = 0;
+
+    memset(f, 0, sizeof(*f));
+    tiny_tensors(f, m);
+    tiny_put(&f->file, "GGUF", 4);
+    tiny_u32(&f->file, 3);
+    tiny_u64(&f->file, f->n);
+    tiny_u64(&f->file, TINY_KEYS);
+    tiny_keys(&f->file, m);
+    for (i = 0; i < f->n; i++) {
+        tiny_str(&f->file, f->t[i].name);
+        tiny_u32(&f->file, f->t[i].rows == 1 ? 1 : 2);
+        tiny_u64(&f->file, f->t[i].cols);
+        if (f->t[i].rows != 1) {
+            tiny_u64(&f->file, f->t[i].rows);
+        }
+        tiny_u32(&f->file, f->t[i].type);
+        tiny_u64(&f->file, offset);
+        f->t[i].offset = offset;
+        offset = (offset + f->t[i].bytes + 63) / 64 * 64;
+    }
+    f->header_bytes = f->file.n;
+    for (i = 0; i < f->n; i++) {
+        tiny_pad(&f->file, 64);
+        tiny_values(f, &f->t[i], &seed);
+    }
+}
+
+
+static void
+tiny_free(tiny_file_t *f)
+{
+    uint32_t  i;
+
+    for (i = 0; i < f->n; i++) {
+        free(f->t[i].f32);
+    }
+    free(f->file.p);
+    memset(f, 0, sizeof(*f));
+}
+
+
+static inline const float *
+tiny_find(const tiny_file_t *f, const char *name)
+{
+    uint32_t  i;
+
+    for (i = 0; i < f->n; i++) {
+        if (strcmp(f->t[i].name, name) == 0) {
+            return f->t[i].f32;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* A temporary file with n bytes; path is a buffer of at least 64. */
+static inline void
+tiny_write(const void *p, size_t n, char *path)
+{
+    int  fd;
+
+    memcpy(path, "/tmp/infer-test-XXXXXX", 23);
+    fd = mkstemp(path);
+    if (fd < 0 || write(fd, p, n) != (ssize_t) n || close(fd) != 0) {
+        abort();
+    }
+}
+
+#endif

@@ -264,8 +264,11 @@ def undocumented(path, source):
 
 
 def rule_names(tree):
-    """A function that a header declares carries the header's prefix."""
+    """A function that a header declares carries the header's prefix; what
+    *_int.h shares inside one folder needs none."""
     for path in tree.own_code(".h"):
+        if path.endswith("_int.h"):
+            continue
         prefix = os.path.basename(path)[:-2].split("_")[0] + "_"
         if path.startswith("ngx_module/"):
             prefix = "ngx_http_infer_"

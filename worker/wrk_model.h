@@ -1,0 +1,52 @@
+/*
+ * What one configuration needs to answer requests: tokenizer, chat template
+ * and engine, opened together and closed together.
+ *
+ * Who may call: an inference worker (open), `--check` (check only).  Errors
+ * are 0 or -1 with one line for people.
+ */
+
+#ifndef WRK_MODEL_H
+#define WRK_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tokenizer/tok.h"
+#include "worker/chat/chat.h"
+#include "worker/engine/eng.h"
+#include "worker/wrk_conf.h"
+
+
+#define WRK_MODEL_ERR_MAX      768
+#define WRK_MODEL_SUMMARY_MAX  512
+
+typedef struct {
+    tok_t            *tok;
+    chat_template_t  *tmpl;
+    eng_model_t      *model;            /* NULL: the null engine */
+    eng_t             eng;
+    int               has_eng;
+    uint64_t          kv_page_bytes;
+    char              summary[WRK_MODEL_SUMMARY_MAX];   /* for the log */
+} wrk_model_t;
+
+
+/*
+ * Opens all.  prepared_fd is the pool's memfd of packed weights (-1: none);
+ * `worker` chooses this worker's part of the CPU list.  On error nothing is
+ * left open.
+ */
+int wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
+    int prepared_fd, char err[WRK_MODEL_ERR_MAX]);
+void wrk_model_close(wrk_model_t *m);
+
+/*
+ * Reads headers, tokenizer and template, no weights.  On success writes the
+ * `key value` lines of --check into out.
+ */
+int wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
+    char err[WRK_MODEL_ERR_MAX]);
+
+
+#endif /* WRK_MODEL_H */

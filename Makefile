@@ -68,7 +68,7 @@ LIBS       := $(LIBWRK) $(LIBTOK) $(LIBSHR)
 
 PROGS      := $(O)/nginx-infer-worker $(O)/infer
 
-.PHONY: all progs module test clean tests
+.PHONY: all progs module test clean tests bench
 all: progs module
 progs: $(PROGS)
 module: $(O)/ngx_http_infer_module.so
@@ -111,6 +111,15 @@ $(O)/tests/%: $(O)/obj/tests/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 .PRECIOUS: $(O)/obj/tests/unit/%.o
+
+# Benches: tests/bench/AREA/bench_*.c, one program each.
+BENCH_SRC  := $(wildcard tests/bench/*/bench_*.c)
+BENCH_BIN  := $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
+bench: $(BENCH_BIN)
+$(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS)
+.PRECIOUS: $(O)/obj/tests/bench/%.o
 
 test: $(TEST_BIN)
 	tests/tools/run_unit.sh $(TEST_BIN)

@@ -1,0 +1,284 @@
+/*
+ * Inside the scheduler: what wrk_sched*.c share.  Nobody else includes this
+ * but its tests.
+ *
+ * A *request* holds what came and where its frames go.  Its *choices* (prompts
+ * times n) run in *seats*; a seat holds one engine sequence, the tokens so far
+ * and the text not yet sent.  A seat is only computing: `computed` of `ntokens`
+ * tokens are in the KV cache.  The first pass over a prompt, a decode step and
+ * the recomputation after a preemption are the same thing with a different
+ * distance between the two.
+ */
+
+#ifndef WRK_SCHED_INT_H
+#define WRK_SCHED_INT_H
+
+#include "worker/wrk_req.h"
+#include "worker/wrk_sample.h"
+#include "worker/wrk_sched.h"
+#include "worker/wrk_sched_mem.h"
+#include "worker/wrk_stop.h"
+
+
+#define WRK_SEAT_NONE         UINT32_MAX
+#define WRK_PRIME_TOKENS      4u        /* of the prompt, for the detokenizer */
+#define WRK_WANTED_PER_STEP   256u      /* waiting requests looked at */
+#define WRK_CHUNK_MIN         8u        /* prompt tokens of a step */
+#define WRK_ECHO_BYTES        2000u     /* of a prompt, in one frame */
+#define WRK_ERROR_ROOM        768u      /* an error frame, its text included */
+
+/* Bytes of a frame in the ring. */
+#define wrk_frame_bytes(payload)                                              \
+    (sizeof(shr_frame_t) + (((size_t) (payload) + 7) & ~(size_t) 7))
+
+/* A log-probability frame with ntop alternatives, at most. */
+#define wrk_logprob_bytes(ntop)                                               \
+    wrk_frame_bytes(sizeof(shr_logprob_t) + (1 + (size_t) (ntop))             \
+                    * (sizeof(shr_logprob_entry_t) + SHR_TOKEN_TEXT_MAX))
+
+#define wrk_min(a, b)  ((a) < (b) ? (a) : (b))
+#define wrk_max(a, b)  ((a) > (b) ? (a) : (b))
+
+
+typedef enum {
+    WRK_SEAT_FREE = 0,
+    WRK_SEAT_START,             /* has no KV pages: new, or preempted */
+    WRK_SEAT_RUN
+} wrk_seat_state_t;
+
+typedef enum {
+    WRK_REQUEST_FREE = 0,
+    WRK_REQUEST_QUEUED,         /* nothing of it has run */
+    WRK_REQUEST_RUNNING,
+    WRK_REQUEST_REPLY           /* tokens or text to be sent, no sequence */
+} wrk_request_state_t;
+
+typedef struct wrk_request_s  wrk_request_t;
+
+/* A list through wrk_link_t members; the head's own is its both ends. */
+typedef struct wrk_link_s  wrk_link_t;
+
+struct wrk_link_s {
+    wrk_link_t  *next, *prev;
+};
+
+struct wrk_request_s {
+    wrk_link_t             link;        /* free, queue, running or replies */
+    wrk_request_state_t    state;
+    void                  *block;       /* ids and all that varies */
+    const wrk_sink_ops_t  *ops;
+    void                  *ctx;
+    uint64_t               number;      /* age: smaller is older */
+
+    uint32_t               task, flags, n, top_logprobs;
+    uint32_t               max_tokens;
+    uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
+    uint64_t               scope;       /* for fair order, not used yet */
+    wrk_sample_params_t    sample;
+    wrk_stop_set_t         stops;
+    uint32_t               nstop_ids;
+    uint32_t              *stop_ids;
+
+    uint32_t               nprompts;
+    uint32_t               prompt_tokens;   /* of all prompts */
+    uint32_t               nchoices;
+    uint32_t               admitted;    /* choices that got a seat */
+    uint32_t               finished;
+    uint32_t              *at;          /* nprompts + 1: where each begins */
+    uint32_t              *ids;
+
+    /* replies: at[] counts tokens, or bytes of the text */
+    uint32_t               reply_prompt, reply_at;      /* sent so far */
+    char                  *text;        /* detokenize; else NULL */
+    tok_span_t            *offsets;     /* or NULL */
+
+    uint8_t                dirty;       /* frames to publish */
+    uint8_t                waits_room;  /* told the sink */
+    uint8_t                short_room;  /* something found no room this step */
+    uint8_t                lost;        /* a put failed */
+    size_t                 room_seen;   /* what the sink said */
+    size_t                 room;        /* of it, not yet promised */
+
+    uint32_t               completion_tokens;
+    uint64_t               started_ns, first_ns, last_ns;
+};
+
+typedef struct {
+    wrk_seat_state_t   state;
+    uint8_t            paused;          /* no room for its next token */
+    uint32_t           seq;             /* of the engine, opened once */
+    wrk_request_t     *request;
+    uint32_t           choice, prompt;  /* of the request */
+    uint32_t           ntokens, nprompt, computed, reserved;
+    uint32_t           max_tokens;
+    uint32_t           echo_at;         /* prompt tokens sent; nprompt: all */
+    uint32_t           batch_n;         /* tokens in this step */
+    uint32_t           row_at, nrows;   /* its logits in this step */
+    uint32_t           chars;           /* of the choice's text */
+    uint32_t           pend_len;
+    uint32_t          *tokens;          /* prompt and generated, ctx long */
+    char              *pend;            /* text not yet sent */
+    tok_stream_t       stream;
+    wrk_stop_state_t   stop;
+} wrk_seat_t;
+
+struct wrk_sched_s {
+    wrk_sched_opts_t   opts;
+    eng_t             *eng;
+    const tok_t       *tok;
+    wrk_enc_t         *enc;
+    wrk_sampler_t     *sampler;
+    wrk_mem_t          mem;
+    const uint32_t    *eos;
+    size_t             neos;
+    size_t             piece_room;      /* tok_stream_room */
+    size_t             pend_cap;
+    uint32_t           ctx;             /* longest sequence served */
+    uint32_t           vocab;
+    uint64_t           number;
+
+    uint32_t           nrequests;
+    wrk_request_t     *requests;
+    wrk_link_t         free, queue, running, replies;
+    wrk_link_t        *glance;          /* next of the queue to look at */
+    wrk_request_t     *partial;         /* running, choices without a seat */
+
+    uint32_t           nseats;
+    wrk_seat_t        *seats;
+    uint32_t          *order;           /* seats in use, the oldest first */
+    uint32_t           nused;
+    uint32_t          *tokens;
+    char              *pend;
+
+    eng_tok_t         *batch;
+    uint32_t           nbatch, nrows, ndecode;
+    uint32_t          *members;         /* seats in the batch */
+    uint32_t           nmembers;
+    int                again;           /* something changed: step again */
+    int                parked;          /* the engine's threads sleep */
+    const float      **rows;
+    uint32_t          *forced;          /* of an engine that picks itself */
+    int                pending;         /* a step runs elsewhere */
+    uint64_t           pending_ns;
+
+    /* what steps cost: moving averages in ns */
+    double             cost_decode;     /* a step without prompt tokens */
+    double             cost_token;      /* a prompt token */
+
+    uint64_t           next_deadline;   /* none is earlier */
+    uint32_t           waiting, waiting_tokens;
+    uint64_t           count[SHR_NCOUNTERS];
+    wrk_req_t          req;             /* the one being submitted */
+    wrk_prompts_t      prompts;
+    wrk_req_error_t    err;
+    char               piece[];         /* piece_room, twice */
+};
+
+
+/* --- lists -------------------------------------------------------------- */
+
+static inline void
+wrk_link_init(wrk_link_t *head)
+{
+    head->next = head;
+    head->prev = head;
+}
+
+
+static inline int
+wrk_link_empty(const wrk_link_t *head)
+{
+    return head->next == head;
+}
+
+
+static inline void
+wrk_link_append(wrk_link_t *head, wrk_link_t *link)
+{
+    link->next = head;
+    link->prev = head->prev;
+    head->prev->next = link;
+    head->prev = link;
+}
+
+
+static inline void
+wrk_link_remove(wrk_link_t *link)
+{
+    link->next->prev = link->prev;
+    link->prev->next = link->next;
+}
+
+
+/* link is the first member. */
+#define wrk_link_request(l)  ((wrk_request_t *) (l))
+
+
+/* --- wrk_sched_life.c: requests and seats come and go ------------------- */
+
+/* Ends a request with an error; its seats are given back. */
+void wrk_request_fail(wrk_sched_t *s, wrk_request_t *r,
+    const wrk_req_error_t *err);
+/* Ends it without a word more: it was cancelled. */
+void wrk_request_drop(wrk_sched_t *s, wrk_request_t *r);
+/* A free entry, or NULL. */
+wrk_request_t *wrk_request_new(wrk_sched_t *s);
+/* Puts it into the queue. */
+void wrk_request_queue(wrk_sched_t *s, wrk_request_t *r);
+/* Calls the sink's done() and frees the entry. */
+void wrk_request_done(wrk_sched_t *s, wrk_request_t *r);
+/* All choices have finished, or the reply is sent. */
+void wrk_request_end(wrk_sched_t *s, wrk_request_t *r);
+/* Drops the cancelled, fails the late. */
+void wrk_sched_sift(wrk_sched_t *s, uint64_t now_ns);
+/* Gives free seats to the oldest choices. */
+void wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns);
+/* A seat is done; its pages go back. */
+void wrk_seat_free(wrk_sched_t *s, wrk_seat_t *seat);
+
+
+/* --- wrk_sched_batch.c: a step ------------------------------------------ */
+
+/* Fills the batch.  Choices that need no (more) tokens end here. */
+void wrk_batch_plan(wrk_sched_t *s);
+/* Runs it.  1: results are there; 0: later, or the engine has failed and
+   every request in the batch was ended. */
+int wrk_batch_run(wrk_sched_t *s, uint64_t now_ns);
+/* Takes its results. */
+void wrk_batch_apply(wrk_sched_t *s, uint64_t now_ns);
+
+
+/* --- wrk_sched.c -------------------------------------------------------- */
+
+uint64_t wrk_sched_now(const wrk_sched_t *s);
+
+
+/* --- wrk_sched_out.c: frames -------------------------------------------- */
+
+/* Bytes that a token of this seat may need, and the ends of its request. */
+size_t wrk_out_token_room(const wrk_sched_t *s, const wrk_seat_t *seat);
+size_t wrk_out_end_room(const wrk_request_t *r);
+
+void wrk_out_put(wrk_request_t *r, uint32_t type, uint32_t choice,
+    const void *a, size_t alen, const void *b, size_t blen);
+void wrk_out_start(wrk_request_t *r);
+void wrk_out_error(wrk_request_t *r, const wrk_req_error_t *err);
+void wrk_out_usage(wrk_request_t *r);
+void wrk_out_publish(wrk_request_t *r);
+
+/* A generated token: text, stop strings, limits; may end the choice and so
+   free the seat and end the request. */
+void wrk_out_token(wrk_sched_t *s, wrk_seat_t *seat, uint32_t id,
+    const float *row);
+/* Ends a choice without a further token. */
+void wrk_out_finish(wrk_sched_t *s, wrk_seat_t *seat,
+    shr_finish_reason_t reason);
+/* Echoes prompt tokens without log probabilities, as room allows. */
+void wrk_out_echo(wrk_sched_t *s, wrk_seat_t *seat);
+/* Echoes one prompt token; row: logits before it, NULL for the first. */
+void wrk_out_echo_token(wrk_sched_t *s, wrk_seat_t *seat, const float *row);
+/* Sends what there is room for of a reply; ends the request after the last. */
+void wrk_out_reply(wrk_sched_t *s, wrk_request_t *r);
+
+
+#endif /* WRK_SCHED_INT_H */

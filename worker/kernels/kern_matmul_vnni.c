@@ -14,7 +14,7 @@
 
 #define KERN_STRETCH    32u     /* blocks expanded at a time: 20 KB */
 #define KERN_COLS_PASS  512u    /* columns per pass over the weights */
-#define KERN_AHEAD      4096    /* bytes prefetched ahead in streaming */
+#define KERN_AHEAD      16384   /* bytes prefetched ahead when streaming */
 
 #define KERN_FN_INLINE  static inline __attribute__((always_inline))
 
@@ -118,8 +118,11 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
                               : min ? 64 : 32;
     __m512          acc[KERN_SLICE], d, m;
     __m512i         dot[KERN_SLICE], w;
+    const float    *dx = t->d, *sx = t->ds;
     const int8_t   *x = t->x;
+    const int32_t  *bx = t->bias;
     const uint8_t  *q = t->q, *s = t->scale;
+    const char     *ahead = (const char *) t->ahead;
 
 #pragma GCC unroll 8
     for (uint32_t c = 0; c < n; c++) {
@@ -128,21 +131,20 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
                            : _mm512_setzero_ps();
     }
 
-    for (uint32_t b = 0; b < t->nb; b++) {
+    for (uint32_t b = t->nb; b > 0; b--) {
 
         if (n <= 2 && form != KERN_FORM_BYTES) {
             /* one contiguous walk over quants and scales together */
-            const char  *a = (const char *) t->ahead
-                             + b * (q_bytes + s_bytes);
-
             for (uint32_t i = 0; i < q_bytes + s_bytes; i += 64) {
-                _mm_prefetch(a + i, _MM_HINT_NTA);
+                _mm_prefetch(ahead + i, _MM_HINT_T0);
             }
+
+            ahead += q_bytes + s_bytes;
         }
 
 #pragma GCC unroll 8
         for (uint32_t c = 0; c < n; c++) {
-            dot[c] = bias ? _mm512_set1_epi32(t->bias[b * n + c])
+            dot[c] = bias ? _mm512_set1_epi32(bx[c])
                           : _mm512_setzero_si512();
         }
 
@@ -164,18 +166,21 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
 #pragma GCC unroll 8
         for (uint32_t c = 0; c < n; c++) {
             acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]),
-                         _mm512_mul_ps(d, _mm512_set1_ps(t->d[b * n + c])),
+                         _mm512_mul_ps(d, _mm512_set1_ps(dx[c])),
                          acc[c]);
 
             if (min) {
                 acc[c] = _mm512_fmadd_ps(m,
-                             _mm512_set1_ps(t->ds[b * n + c]), acc[c]);
+                             _mm512_set1_ps(sx[c]), acc[c]);
             }
         }
 
         q += q_bytes;
         s += s_bytes;
         x += 32 * n;
+        dx += n;
+        sx += min ? n : 0;
+        bx += bias ? n : 0;
     }
 
 #pragma GCC unroll 8

@@ -5,6 +5,7 @@
  */
 #define KERN_NAME(op)   op##__ref
 #define KERN_ATTN_T     1
+#define KERN_ATTN_WIDE  1
 
 #include "worker/kernels/kern_rows.inc"
 #include "worker/kernels/kern_attn.inc"

@@ -1,6 +1,7 @@
 /* Stamp of the row and attention templates for AVX2. */
 #define KERN_NAME(op)   op##__avx2
 #define KERN_ATTN_T     3
+#define KERN_ATTN_WIDE  0
 
 #include "worker/kernels/kern_rows.inc"
 #include "worker/kernels/kern_attn.inc"

@@ -1,6 +1,7 @@
 /* Stamp of the row and attention templates for AVX-512. */
 #define KERN_NAME(op)   op##__avx512
 #define KERN_ATTN_T     6
+#define KERN_ATTN_WIDE  1
 
 #include "worker/kernels/kern_rows.inc"
 #include "worker/kernels/kern_attn.inc"

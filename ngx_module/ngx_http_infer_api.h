@@ -1,0 +1,215 @@
+/*
+ * What the request side shares: the state of a request, the bounded writer,
+ * and the functions of its files in the order of a request's way.
+ */
+
+#ifndef NGX_HTTP_INFER_API_H
+#define NGX_HTTP_INFER_API_H
+
+#include "ngx_module/ngx_http_infer.h"
+
+
+#define NGX_HTTP_INFER_STOPS_MAX    16
+#define NGX_HTTP_INFER_STOP_BYTES   1024        /* of one stop string */
+#define NGX_HTTP_INFER_BIASES_MAX   1024
+#define NGX_HTTP_INFER_LISTS        4           /* of logprobs, completions */
+#define NGX_HTTP_INFER_ID_LEN       32
+
+
+/*
+ * A writer into chained buffers of a request.  It never needs a length in
+ * advance and never writes past a buffer; the first failure (no memory) is
+ * kept in `failed`, so a caller may check once, at the end.
+ */
+typedef struct {
+    ngx_pool_t                     *pool;
+    ngx_chain_t                    *head;       /* written, not yet taken */
+    ngx_chain_t                   **last;
+    ngx_chain_t                    *free;
+    ngx_chain_t                    *busy;
+    ngx_buf_t                      *buf;        /* has room; in the chain */
+    size_t                          size;       /* of the next buffer */
+    size_t                          size_max;
+    ngx_uint_t                      failed;
+} ngx_http_infer_out_t;
+
+/* Buffers double from size to size_max. */
+void ngx_http_infer_out_init(ngx_http_infer_out_t *out, ngx_pool_t *pool,
+    size_t size, size_t size_max);
+void ngx_http_infer_out_data(ngx_http_infer_out_t *out, const void *data,
+    size_t len);
+/* As the inside of a JSON string. */
+void ngx_http_infer_out_json(ngx_http_infer_out_t *out, const u_char *data,
+    size_t len);
+/* The same for bytes that may break UTF-8: U+FFFD stands for what does. */
+void ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
+    size_t len);
+void ngx_http_infer_out_number(ngx_http_infer_out_t *out, uint64_t n);
+void ngx_http_infer_out_real(ngx_http_infer_out_t *out, double n);
+/* ngx_sprintf() of at most 512 bytes; for names and numbers. */
+void ngx_http_infer_out_print(ngx_http_infer_out_t *out, const char *fmt, ...);
+/* Moves all buffers of `from` behind those of `out`. */
+void ngx_http_infer_out_splice(ngx_http_infer_out_t *out,
+    ngx_http_infer_out_t *from);
+/* Copies them instead, and keeps them for `from` to use again. */
+void ngx_http_infer_out_copy(ngx_http_infer_out_t *out,
+    ngx_http_infer_out_t *from);
+/* Takes what was written: NULL when nothing was. */
+ngx_chain_t *ngx_http_infer_out_take(ngx_http_infer_out_t *out);
+/* After the chain was sent: what is done with can be used again. */
+void ngx_http_infer_out_update(ngx_http_infer_out_t *out, ngx_chain_t *sent);
+off_t ngx_http_infer_out_bytes(ngx_chain_t *chain);
+
+#define ngx_http_infer_out(out, s)                                            \
+    ngx_http_infer_out_data(out, s, sizeof(s) - 1)
+
+
+/* An error to be told: OpenAI's object and its headers. */
+typedef struct {
+    ngx_uint_t                      status;
+    const char                     *type;
+    const char                     *code;       /* NULL: null */
+    ngx_str_t                       param;      /* empty: null */
+    ngx_str_t                       message;
+    ngx_msec_t                      retry;      /* 0: do not retry */
+} ngx_http_infer_error_t;
+
+
+typedef struct {
+    ngx_http_infer_out_t            text;
+    ngx_http_infer_out_t            lists[NGX_HTTP_INFER_LISTS];
+    ngx_uint_t                      nlogprobs;  /* in the lists */
+    ngx_uint_t                      reason;     /* shr_finish_reason_t or 0 */
+    unsigned                        begun:1;
+} ngx_http_infer_choice_t;
+
+
+struct ngx_http_infer_ctx_s {
+    void                           *ident[3];   /* nginx's debug log takes */
+    ngx_socket_t                    ident_fd;   /* this for a connection */
+
+    ngx_http_request_t             *request;
+    ngx_http_infer_loc_conf_t      *conf;
+    ngx_http_infer_model_t         *model;
+    ngx_http_infer_pool_t          *pool;
+    shr_req_t                       req;
+    ngx_event_t                     timer;
+    ngx_queue_t                     queue;      /* of those with news */
+    ngx_str_t                       body;
+    u_char                          id[NGX_HTTP_INFER_ID_LEN];
+
+    uint32_t                        slot;
+    uint32_t                        worker;
+    ngx_uint_t                      retries;
+
+    ngx_http_infer_error_t          error;
+    ngx_http_infer_out_t            out;
+    ngx_http_infer_choice_t        *choices;
+    ngx_uint_t                      nchoices;
+    ngx_str_t                       chunk;      /* head of each SSE chunk */
+    size_t                          nids;       /* tokenize */
+    size_t                          bytes;      /* of text and entries */
+    ngx_chain_t                    *instead;    /* of nginx's error page */
+
+    uint64_t                        first_ns;   /* first text */
+    uint64_t                        last_ns;    /* last text */
+    uint64_t                        end_ns;
+    shr_usage_t                     usage;
+    ngx_uint_t                      reason;
+
+    unsigned                        claimed:1;  /* slot is ours */
+    unsigned                        queued:1;   /* in the list of news */
+    unsigned                        stream:1;
+    unsigned                        include_usage:1;
+    unsigned                        started:1;  /* START has come */
+    unsigned                        sent:1;     /* header was sent */
+    unsigned                        ended:1;    /* END or ERROR has come */
+    unsigned                        finished:1; /* finalized; touch nothing */
+    unsigned                        counted:1;  /* in the metrics */
+    unsigned                        logprobs_chat:1;
+};
+
+#define ngx_http_infer_ctx(r)                                                 \
+    ((ngx_http_infer_ctx_t *) ngx_http_get_module_ctx(r,                      \
+                                                      ngx_http_infer_module))
+
+
+uint64_t ngx_http_infer_now(void);              /* CLOCK_MONOTONIC, ns */
+
+/* error: fills ctx->error; always returns NGX_ERROR. */
+ngx_int_t ngx_http_infer_fail(ngx_http_infer_ctx_t *ctx, ngx_uint_t status,
+    const char *code, const char *param, const char *fmt, ...);
+/* Sends ctx->error (no header was sent yet) by error_page, fallback or JSON;
+ * what ngx_http_finalize_request() wants. */
+ngx_int_t ngx_http_infer_send_error(ngx_http_infer_ctx_t *ctx);
+/* The same for requests that have no state yet. */
+ngx_int_t ngx_http_infer_refuse(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, const char *fmt, ...);
+void ngx_http_infer_render_error(ngx_http_infer_out_t *out,
+    ngx_http_infer_error_t *error);
+ngx_int_t ngx_http_infer_add_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+ngx_int_t ngx_http_infer_add_request_id(ngx_http_request_t *r);
+/* A whole JSON or text answer. */
+ngx_int_t ngx_http_infer_send_out(ngx_http_request_t *r, ngx_uint_t status,
+    const char *type, ngx_http_infer_out_t *out);
+
+/* openai: ctx->body becomes ctx->req and records in w; the writer's buffer is
+ * the caller's.  NGX_ERROR: ctx->error says why. */
+ngx_int_t ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx,
+    shr_req_writer_t *w);
+
+/* dispatch */
+ngx_int_t ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx,
+    shr_req_writer_t *w);
+/* A request that was lost: NGX_OK when it runs again. */
+ngx_int_t ngx_http_infer_resubmit(ngx_http_infer_ctx_t *ctx);
+/* Gives the slot back, whatever the request's state. */
+void ngx_http_infer_release(ngx_http_infer_ctx_t *ctx);
+/* The worker wrote what cannot be: it gets nothing more. */
+void ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker);
+/* A worker's process has changed: finds what was lost. */
+void ngx_http_infer_lost(ngx_http_infer_pool_t *pool, uint32_t worker);
+ngx_uint_t ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool);
+ngx_msec_t ngx_http_infer_retry_after(ngx_http_infer_pool_t *pool);
+
+/* reply: reads frames, sends what they say, finalizes at the end. */
+void ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx);
+/* Ends with ctx->error: as a status, or as an event of an open stream. */
+void ngx_http_infer_reply_error(ngx_http_infer_ctx_t *ctx);
+void ngx_http_infer_reply_reset(ngx_http_infer_ctx_t *ctx);
+void ngx_http_infer_write_handler(ngx_http_request_t *r);
+
+/* event: puts a request into the list of those with news. */
+void ngx_http_infer_news(ngx_http_infer_ctx_t *ctx);
+
+/* render: the dialect's objects. */
+ngx_int_t ngx_http_infer_render_init(ngx_http_infer_ctx_t *ctx);
+void ngx_http_infer_render_text(ngx_http_infer_ctx_t *ctx, ngx_uint_t choice,
+    const u_char *text, size_t len);
+void ngx_http_infer_render_logprob(ngx_http_infer_ctx_t *ctx,
+    ngx_uint_t choice, const u_char *data, size_t len);
+void ngx_http_infer_render_finish(ngx_http_infer_ctx_t *ctx,
+    ngx_uint_t choice, ngx_uint_t reason);
+void ngx_http_infer_render_ids(ngx_http_infer_ctx_t *ctx, ngx_uint_t pairs,
+    const u_char *data, size_t len);
+void ngx_http_infer_render_end(ngx_http_infer_ctx_t *ctx);
+
+/* metrics: shared by all nginx workers, kept over reloads. */
+typedef enum {
+    NGX_HTTP_INFER_SHED_QUEUE = 0,      /* more waiting than allowed */
+    NGX_HTTP_INFER_SHED_SLOTS,          /* no slot, no payload memory */
+    NGX_HTTP_INFER_SHED_TIMEOUT,        /* waited too long */
+    NGX_HTTP_INFER_SHED_DOWN,           /* no worker that could answer */
+    NGX_HTTP_INFER_NSHED
+} ngx_http_infer_shed_e;
+
+void ngx_http_infer_count_end(ngx_http_infer_ctx_t *ctx);
+void ngx_http_infer_count_shed(ngx_http_infer_model_t *model,
+    ngx_http_infer_shed_e reason);
+void ngx_http_infer_count_retry(ngx_http_infer_model_t *model);
+void ngx_http_infer_count_gap(ngx_http_infer_ctx_t *ctx, uint64_t ns,
+    ngx_uint_t tokens);
+
+
+#endif /* NGX_HTTP_INFER_API_H */

@@ -1,0 +1,482 @@
+/*
+ * Hands a request to an inference worker: limits first, then a slot, the
+ * payload, and the worker with the least to do.  A request that loses its
+ * worker before a byte was sent goes to another one, once.
+ */
+
+#include "ngx_module/ngx_http_infer_api.h"
+
+
+#define NGX_HTTP_INFER_RETRY_MIN_MS  100
+#define NGX_HTTP_INFER_RETRY_MAX_MS  30000
+#define NGX_HTTP_INFER_RATE_MS       1000       /* window of the drain rate */
+
+
+static ngx_int_t ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx);
+static ngx_int_t ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx,
+    uint32_t *worker);
+static ngx_int_t ngx_http_infer_claim(ngx_http_infer_ctx_t *ctx,
+    shr_req_writer_t *w);
+static ngx_int_t ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx,
+    ngx_http_infer_shed_e reason);
+static void ngx_http_infer_timeout(ngx_event_t *ev);
+static void ngx_http_infer_drained(ngx_http_infer_pool_t *pool);
+
+
+ngx_int_t
+ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
+{
+    uint32_t                worker;
+    ngx_http_infer_pool_t  *pool;
+
+    pool = ctx->pool;
+
+    if (pool == NULL || pool->client == NULL) {
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_DOWN);
+    }
+
+    if (ngx_http_infer_admit(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_infer_pick(ctx, &worker) != NGX_OK) {
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_DOWN);
+    }
+
+    if (ngx_http_infer_claim(ctx, w) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (shr_client_submit(pool->client, ctx->slot, worker) != 0) {
+        shr_client_release(pool->client, ctx->slot);
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_SLOTS);
+    }
+
+    ctx->claimed = 1;
+    ctx->worker = worker;
+    pool->slots[ctx->slot] = ctx;
+    pool->peers[worker].inflight++;
+
+    /* not cancelable: an nginx worker that shuts down waits for it */
+    ctx->timer.handler = ngx_http_infer_timeout;
+    ctx->timer.data = ctx;
+    ctx->timer.log = ctx->request->connection->log;
+    ctx->ident_fd = ctx->request->connection->fd;
+    ngx_add_timer(&ctx->timer, ngx_min(ctx->conf->timeout,
+                                       ctx->model->queue_timeout));
+    return NGX_OK;
+}
+
+
+/* Requests that wait, of all nginx workers as far as the inference workers
+ * have seen them, and our own that they have not. */
+static uint64_t
+ngx_http_infer_waiting(ngx_http_infer_pool_t *pool, uint64_t *tokens)
+{
+    uint32_t           w;
+    uint64_t           n;
+    shr_worker_info_t  info;
+
+    n = 0;
+    *tokens = 0;
+
+    for (w = 0; w < pool->geom.nworkers; w++) {
+        shr_client_info(pool->client, w, &info);
+        n += shr_client_backlog(pool->client, w);
+        n += ngx_min(info.counters[SHR_G_WAITING], UINT32_MAX);
+        *tokens += ngx_min(info.counters[SHR_G_WAITING_TOKENS], UINT32_MAX);
+    }
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx)
+{
+    uint64_t                 n, tokens;
+    ngx_http_infer_model_t  *model;
+
+    model = ctx->model;
+    n = ngx_http_infer_waiting(ctx->pool, &tokens);
+
+    if (n != 0
+        && (n >= model->queue_requests
+            || (model->queue_tokens != 0 && tokens >= model->queue_tokens)))
+    {
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_QUEUE);
+    }
+
+    return NGX_OK;
+}
+
+
+/* A refusal that a later try may not meet. */
+static ngx_int_t
+ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx, ngx_http_infer_shed_e reason)
+{
+    ngx_http_infer_count_shed(ctx->model, reason);
+
+    switch (reason) {
+
+    case NGX_HTTP_INFER_SHED_QUEUE:
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_TOO_MANY_REQUESTS,
+                                   "queue_full", NULL,
+                                   "The queue of model \"%V\" is full (%ui "
+                                   "requests, %ui tokens). Please retry "
+                                   "later.", &ctx->model->name,
+                                   ctx->model->queue_requests,
+                                   ctx->model->queue_tokens);
+        break;
+
+    case NGX_HTTP_INFER_SHED_SLOTS:
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                   "server_overloaded", NULL,
+                                   "The server has no room for another "
+                                   "request to model \"%V\". Please retry "
+                                   "later.", &ctx->model->name);
+        break;
+
+    case NGX_HTTP_INFER_SHED_TIMEOUT:
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                   "queue_timeout", NULL,
+                                   "The request has waited %M ms for model "
+                                   "\"%V\" and was not begun. Please retry "
+                                   "later.", ctx->model->queue_timeout,
+                                   &ctx->model->name);
+        break;
+
+    default:
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                   "model_unavailable", NULL,
+                                   "No worker serves model \"%V\" now. "
+                                   "Please retry later.", &ctx->model->name);
+    }
+
+    ctx->error.retry = ctx->pool != NULL && ctx->pool->client != NULL
+                       ? ngx_http_infer_retry_after(ctx->pool)
+                       : NGX_HTTP_INFER_RATE_MS;
+
+    return NGX_ERROR;
+}
+
+
+/* The worker with the least to do among those that are ready; none ready: the
+ * one with the fewest of our own waiting for it. */
+static ngx_int_t
+ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
+{
+    uint32_t                w;
+    uint64_t                load, least;
+    ngx_uint_t              ready, best_ready, found;
+    shr_worker_info_t       info;
+    ngx_http_infer_pool_t  *pool;
+
+    pool = ctx->pool;
+    found = 0;
+    best_ready = 0;
+    least = 0;
+
+    for (w = 0; w < pool->geom.nworkers; w++) {
+        shr_client_info(pool->client, w, &info);
+
+        if (pool->peers[w].retired != 0
+            && pool->peers[w].retired == info.incarnation)
+        {
+            continue;
+        }
+
+        ready = info.state == SHR_WORKER_READY;
+        load = pool->peers[w].inflight;
+
+        if (ready) {
+            load = ngx_min(info.counters[SHR_G_WAITING], UINT32_MAX)
+                   + ngx_min(info.counters[SHR_G_RUNNING], UINT32_MAX)
+                   + shr_client_backlog(pool->client, w);
+        }
+
+        if (!found || ready > best_ready
+            || (ready == best_ready && load < least))
+        {
+            found = 1;
+            best_ready = ready;
+            least = load;
+            *worker = w;
+        }
+    }
+
+    /* with a fallback nobody waits for a pool that is not there */
+    if (!found || (!best_ready && ctx->conf->fallback.len != 0)) {
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_infer_claim(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
+{
+    ngx_http_infer_pool_t  *pool;
+
+    pool = ctx->pool;
+
+    if (w->len > (size_t) pool->geom.nchunks * SHR_CHUNK_BYTES) {
+        return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "request_too_large", NULL,
+                                   "The request takes %uz bytes, model "
+                                   "\"%V\" has %uz for payloads.", w->len,
+                                   &ctx->model->name,
+                                   (size_t) pool->geom.nchunks
+                                   * SHR_CHUNK_BYTES);
+    }
+
+    if (shr_client_claim(pool->client, &ctx->slot) != 0) {
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_SLOTS);
+    }
+
+    if (shr_client_write(pool->client, ctx->slot, w->buf, w->len) != 0) {
+        shr_client_release(pool->client, ctx->slot);
+        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_SLOTS);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_infer_resubmit(ngx_http_infer_ctx_t *ctx)
+{
+    uint32_t                worker;
+    ngx_http_infer_pool_t  *pool;
+
+    pool = ctx->pool;
+
+    if (ctx->sent || ctx->retries == NGX_HTTP_INFER_RETRIES
+        || ngx_http_infer_pick(ctx, &worker) != NGX_OK
+        || shr_client_submit(pool->client, ctx->slot, worker) != 0)
+    {
+        return NGX_ERROR;
+    }
+
+    ctx->retries++;
+    pool->peers[ctx->worker].inflight--;
+    pool->peers[worker].inflight++;
+    ctx->worker = worker;
+
+    ngx_http_infer_count_retry(ctx->model);
+    ngx_http_infer_reply_reset(ctx);
+
+    ngx_log_error(NGX_LOG_INFO, ctx->request->connection->log, 0,
+                  "infer: request was lost with its worker, sent to "
+                  "worker %uD of \"%V\"", worker, &ctx->model->name);
+    return NGX_OK;
+}
+
+
+void
+ngx_http_infer_release(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_http_infer_pool_t  *pool;
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+
+    if (ctx->queued) {
+        ngx_queue_remove(&ctx->queue);
+        ctx->queued = 0;
+    }
+
+    if (!ctx->claimed) {
+        return;
+    }
+
+    pool = ctx->pool;
+    ctx->claimed = 0;
+    pool->slots[ctx->slot] = NULL;
+    pool->peers[ctx->worker].inflight--;
+    shr_client_release(pool->client, ctx->slot);
+    ngx_http_infer_drained(pool);
+}
+
+
+void
+ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker)
+{
+    uint32_t                i;
+    shr_worker_info_t       info;
+    ngx_http_infer_ctx_t   *ctx;
+    ngx_http_infer_peer_t  *peer;
+
+    peer = &pool->peers[worker];
+    shr_client_info(pool->client, worker, &info);
+
+    if (peer->retired == info.incarnation) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "infer: worker %uD of \"%V\" (incarnation %uD, pid %D) "
+                  "wrote what cannot be into shared memory, it gets no more "
+                  "requests", worker, &pool->model->name, info.incarnation,
+                  info.pid);
+    peer->retired = info.incarnation;
+
+    for (i = 0; i < pool->geom.nslots; i++) {
+        ctx = pool->slots[i];
+
+        if (ctx != NULL && ctx->worker == worker
+            && ngx_http_infer_resubmit(ctx) != NGX_OK)
+        {
+            (void) ngx_http_infer_fail(ctx, NGX_HTTP_BAD_GATEWAY,
+                                       "worker_failed", NULL,
+                                       "The worker of model \"%V\" failed.",
+                                       &ctx->model->name);
+            ctx->ended = 1;
+            ngx_http_infer_news(ctx);
+        }
+    }
+}
+
+
+/* Requests that it ran are submitted again or failed; those it has not seen
+ * move when another worker is ready, else they wait for its successor. */
+void
+ngx_http_infer_lost(ngx_http_infer_pool_t *pool, uint32_t worker)
+{
+    uint32_t               i, to;
+    ngx_uint_t             retries;
+    shr_req_state_t        state;
+    ngx_http_infer_ctx_t  *ctx;
+
+    for (i = 0; i < pool->geom.nslots; i++) {
+        ctx = pool->slots[i];
+
+        if (ctx == NULL || ctx->worker != worker || ctx->ended) {
+            continue;
+        }
+
+        state = shr_client_state(pool->client, i);
+
+        if (state == SHR_REQ_QUEUED) {
+            if (pool->geom.nworkers > 1
+                && ngx_http_infer_pick(ctx, &to) == NGX_OK && to != worker)
+            {
+                retries = ctx->retries;
+                ctx->retries = 0;
+                (void) ngx_http_infer_resubmit(ctx);
+                ctx->retries = retries;
+            }
+
+        } else if (state == SHR_REQ_LOST
+                   && ngx_http_infer_resubmit(ctx) != NGX_OK)
+        {
+            (void) ngx_http_infer_fail(ctx, NGX_HTTP_BAD_GATEWAY,
+                                       "worker_lost", NULL,
+                                       "The worker of model \"%V\" ended "
+                                       "before the answer was complete.",
+                                       &ctx->model->name);
+            ctx->ended = 1;
+            ngx_http_infer_news(ctx);
+        }
+    }
+}
+
+
+ngx_uint_t
+ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
+{
+    uint32_t           w;
+    ngx_uint_t         n;
+    shr_worker_info_t  info;
+
+    if (pool == NULL || pool->client == NULL) {
+        return 0;
+    }
+
+    n = 0;
+
+    for (w = 0; w < pool->geom.nworkers; w++) {
+        shr_client_info(pool->client, w, &info);
+        n += info.state == SHR_WORKER_READY
+             && (pool->peers[w].retired == 0
+                 || pool->peers[w].retired != info.incarnation);
+    }
+
+    return n;
+}
+
+
+/* The queue timeout or the request's own. */
+static void
+ngx_http_infer_timeout(ngx_event_t *ev)
+{
+    ngx_msec_t             age;
+    ngx_connection_t      *c;
+    ngx_http_infer_ctx_t  *ctx;
+
+    ctx = ev->data;
+    c = ctx->request->connection;
+    ngx_http_set_log_request(c->log, ctx->request);
+
+    age = (ngx_msec_t) ((ngx_http_infer_now() - ctx->req.queued_ns)
+                        / 1000000) + 1;
+
+    if (age < ctx->conf->timeout) {
+
+        if (ctx->started) {
+            ngx_add_timer(ev, ctx->conf->timeout - age);
+            return;
+        }
+
+        if (age < ctx->model->queue_timeout) {
+            ngx_add_timer(ev, ctx->model->queue_timeout - age);
+            return;
+        }
+
+        (void) ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_TIMEOUT);
+
+    } else {
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_GATEWAY_TIME_OUT,
+                                   "timeout", NULL,
+                                   "The request was not answered within "
+                                   "%M ms.", ctx->conf->timeout);
+    }
+
+    ngx_http_infer_reply_error(ctx);
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* How fast requests end, in a window of a second, smoothed. */
+static void
+ngx_http_infer_drained(ngx_http_infer_pool_t *pool)
+{
+    ngx_msec_t  age;
+
+    pool->rate_done++;
+    age = ngx_current_msec - pool->rate_time;
+
+    if (age >= NGX_HTTP_INFER_RATE_MS) {
+        pool->rate = (pool->rate + pool->rate_done * 1024000 / age) / 2;
+        pool->rate_done = 0;
+        pool->rate_time = ngx_current_msec;
+    }
+}
+
+
+ngx_msec_t
+ngx_http_infer_retry_after(ngx_http_infer_pool_t *pool)
+{
+    uint64_t  ms, tokens;
+
+    if (pool->rate == 0) {
+        return NGX_HTTP_INFER_RATE_MS;
+    }
+
+    ms = ngx_http_infer_waiting(pool, &tokens) * 1024000 / pool->rate;
+    ms = ngx_max(ms, NGX_HTTP_INFER_RETRY_MIN_MS);
+
+    return (ngx_msec_t) ngx_min(ms, NGX_HTTP_INFER_RETRY_MAX_MS);
+}

@@ -1,0 +1,585 @@
+/*
+ * The content handler: which endpoint is meant, the small ones (models,
+ * health) answered at once, the others as soon as their body is there.
+ */
+
+#include "ngx_module/ngx_http_infer_api.h"
+
+
+typedef struct ngx_http_infer_route_s  ngx_http_infer_route_t;
+
+struct ngx_http_infer_route_s {
+    ngx_str_t      tail;
+    ngx_uint_t     methods;
+    shr_task_t     task;                /* 0: answered by handler */
+    ngx_int_t    (*handler)(ngx_http_request_t *r,
+                     ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
+};
+
+
+static ngx_int_t ngx_http_infer_models_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
+static ngx_int_t ngx_http_infer_healthz_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
+static ngx_int_t ngx_http_infer_readyz_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
+static ngx_int_t ngx_http_infer_task(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, shr_task_t task);
+static void ngx_http_infer_body_handler(ngx_http_request_t *r);
+static void ngx_http_infer_cleanup(void *data);
+
+
+#define GET  (NGX_HTTP_GET|NGX_HTTP_HEAD)
+
+static ngx_http_infer_route_t  ngx_http_infer_routes[] = {
+    { ngx_string("chat/completions"), NGX_HTTP_POST, SHR_TASK_CHAT, NULL },
+    { ngx_string("completions"), NGX_HTTP_POST, SHR_TASK_COMPLETE, NULL },
+    { ngx_string("tokenize"), NGX_HTTP_POST, SHR_TASK_TOKENIZE, NULL },
+    { ngx_string("detokenize"), NGX_HTTP_POST, SHR_TASK_DETOKENIZE, NULL },
+    { ngx_string("models"), GET, 0, ngx_http_infer_models_handler },
+    { ngx_string("models/"), GET, 0, ngx_http_infer_models_handler },
+    { ngx_string("healthz"), GET, 0, ngx_http_infer_healthz_handler },
+    { ngx_string("readyz"), GET, 0, ngx_http_infer_readyz_handler },
+    { ngx_null_string, 0, 0, NULL }
+};
+
+#undef GET
+
+
+/* Whether the route's tail matches; a tail that ends with a slash leaves the
+ * rest to its handler. */
+static ngx_uint_t
+ngx_http_infer_route_match(ngx_http_infer_route_t *route, ngx_str_t *tail,
+    ngx_uint_t anywhere, ngx_str_t *rest)
+{
+    u_char     *p, *last;
+    ngx_str_t  *want;
+
+    want = &route->tail;
+    p = tail->data;
+    last = tail->data + tail->len;
+
+    if (want->data[want->len - 1] == '/') {
+
+        if (tail->len <= want->len
+            || ngx_strncmp(p, want->data, want->len) != 0)
+        {
+            return 0;
+        }
+
+        rest->data = p + want->len;
+        rest->len = tail->len - want->len;
+        return 1;
+    }
+
+    if (anywhere && tail->len > want->len) {
+        p = last - want->len;
+
+        if (p[-1] != '/') {
+            return 0;
+        }
+    }
+
+    return (size_t) (last - p) == want->len
+           && ngx_strncmp(p, want->data, want->len) == 0;
+}
+
+
+/* The endpoint follows the location's prefix; in a location of another kind
+ * (exact, regex, named) it is what the URI ends with. */
+static ngx_http_infer_route_t *
+ngx_http_infer_route(ngx_http_request_t *r, ngx_str_t *rest)
+{
+    ngx_str_t                  tail;
+    ngx_uint_t                 anywhere;
+    ngx_http_infer_route_t    *route;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    tail = r->uri;
+    anywhere = clcf->exact_match || clcf->named || clcf->noname
+#if (NGX_PCRE)
+               || clcf->regex != NULL
+#endif
+               ;
+
+    if (!anywhere && clcf->name.len <= tail.len) {
+        tail.data += clcf->name.len;
+        tail.len -= clcf->name.len;
+    }
+
+    if (tail.len != 0 && tail.data[0] == '/') {
+        tail.data++;
+        tail.len--;
+    }
+
+    if (!anywhere && tail.len > 3 && ngx_strncmp(tail.data, "v1/", 3) == 0) {
+        tail.data += 3;
+        tail.len -= 3;
+    }
+
+    for (route = ngx_http_infer_routes; route->tail.len != 0; route++) {
+        if (ngx_http_infer_route_match(route, &tail, anywhere, rest)) {
+            return route;
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_int_t
+ngx_http_infer_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                   rc;
+    ngx_str_t                   rest, allow;
+    ngx_http_infer_route_t     *route;
+    ngx_http_infer_loc_conf_t  *ilcf;
+
+    ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
+
+    ngx_str_null(&rest);
+    route = ngx_http_infer_route(r, &rest);
+
+    if (route == NULL) {
+        rc = ngx_http_discard_request_body(r);
+
+        return rc != NGX_OK ? rc
+               : ngx_http_infer_refuse(r, NGX_HTTP_NOT_FOUND, "unknown_url",
+                                       "Unknown request URL: %V %V. Please "
+                                       "check the URL for typos.",
+                                       &r->method_name, &r->uri);
+    }
+
+    if (!(r->method & route->methods)) {
+        rc = ngx_http_discard_request_body(r);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        if (route->methods == NGX_HTTP_POST) {
+            ngx_str_set(&allow, "POST");
+
+        } else {
+            ngx_str_set(&allow, "GET, HEAD");
+        }
+
+        if (ngx_http_infer_add_header(r, "Allow", &allow) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        return ngx_http_infer_refuse(r, NGX_HTTP_NOT_ALLOWED,
+                                     "method_not_allowed",
+                                     "Method %V is not allowed for %V, use "
+                                     "%V.", &r->method_name, &r->uri, &allow);
+    }
+
+    if (route->handler != NULL) {
+        rc = ngx_http_discard_request_body(r);
+
+        return rc != NGX_OK ? rc : route->handler(r, ilcf, &rest);
+    }
+
+    return ngx_http_infer_task(r, ilcf, route->task);
+}
+
+
+static void
+ngx_http_infer_render_model(ngx_http_infer_out_t *out,
+    ngx_http_infer_model_t *model)
+{
+    ngx_http_infer_out(out, "{\"id\":\"");
+    ngx_http_infer_out_data(out, model->name.data, model->name.len);
+    ngx_http_infer_out(out, "\",\"object\":\"model\",\"created\":");
+    ngx_http_infer_out_number(out, (uint64_t) ngx_max(model->created, 0));
+    ngx_http_infer_out(out, ",\"owned_by\":\"local\"}");
+}
+
+
+/* GET models, models/NAME */
+static ngx_int_t
+ngx_http_infer_models_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest)
+{
+    ngx_uint_t                i;
+    ngx_http_infer_out_t      out;
+    ngx_http_infer_model_t  **models;
+
+    ngx_http_infer_out_init(&out, r->pool, 1024, 4096);
+    models = ilcf->models->elts;
+
+    if (rest->len == 0) {
+        ngx_http_infer_out(&out, "{\"object\":\"list\",\"data\":[");
+    }
+
+    for (i = 0; i < ilcf->models->nelts; i++) {
+
+        if (rest->len == 0) {
+            if (i != 0) {
+                ngx_http_infer_out(&out, ",");
+            }
+
+            ngx_http_infer_render_model(&out, models[i]);
+
+        } else if (models[i]->name.len == rest->len
+                   && ngx_memcmp(models[i]->name.data, rest->data, rest->len)
+                      == 0)
+        {
+            ngx_http_infer_render_model(&out, models[i]);
+            return ngx_http_infer_send_out(r, NGX_HTTP_OK, "application/json",
+                                           &out);
+        }
+    }
+
+    if (rest->len != 0) {
+        return ngx_http_infer_refuse(r, NGX_HTTP_NOT_FOUND, "model_not_found",
+                                     "The model \"%V\" does not exist here.",
+                                     rest);
+    }
+
+    ngx_http_infer_out(&out, "]}");
+
+    return ngx_http_infer_send_out(r, NGX_HTTP_OK, "application/json", &out);
+}
+
+
+/* This nginx worker runs: that is what it says. */
+static ngx_int_t
+ngx_http_infer_healthz_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest)
+{
+    ngx_http_infer_out_t  out;
+
+    ngx_http_infer_out_init(&out, r->pool, 256, 256);
+    ngx_http_infer_out(&out, "{\"status\":\"ok\"}");
+
+    return ngx_http_infer_send_out(r, NGX_HTTP_OK, "application/json", &out);
+}
+
+
+/* Every model of this location has a worker that is ready. */
+static ngx_int_t
+ngx_http_infer_readyz_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest)
+{
+    ngx_uint_t                    i, n, all;
+    ngx_http_infer_out_t          out, list;
+    ngx_http_infer_model_t      **models;
+    ngx_http_infer_main_conf_t   *imcf;
+
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_infer_module);
+    models = ilcf->models->elts;
+    all = 1;
+
+    ngx_http_infer_out_init(&out, r->pool, 512, 4096);
+    ngx_http_infer_out_init(&list, r->pool, 512, 4096);
+
+    for (i = 0; i < ilcf->models->nelts; i++) {
+        n = imcf->generation != NULL
+            ? ngx_http_infer_ready_workers(
+                  &imcf->generation->pools[models[i]->index])
+            : 0;
+
+        all &= n != 0;
+
+        if (i != 0) {
+            ngx_http_infer_out(&list, ",");
+        }
+
+        ngx_http_infer_out(&list, "\"");
+        ngx_http_infer_out_data(&list, models[i]->name.data,
+                                models[i]->name.len);
+        ngx_http_infer_out(&list, "\":");
+        ngx_http_infer_out_number(&list, n);
+    }
+
+    ngx_http_infer_out(&out, "{\"status\":\"");
+
+    if (all) {
+        ngx_http_infer_out(&out, "ready");
+
+    } else {
+        ngx_http_infer_out(&out, "loading");
+    }
+
+    ngx_http_infer_out(&out, "\",\"ready_workers\":{");
+    ngx_http_infer_out_splice(&out, &list);
+    ngx_http_infer_out(&out, "}}");
+
+    return ngx_http_infer_send_out(r, all ? NGX_HTTP_OK
+                                          : NGX_HTTP_SERVICE_UNAVAILABLE,
+                                   "application/json", &out);
+}
+
+
+static ngx_int_t
+ngx_http_infer_task(ngx_http_request_t *r, ngx_http_infer_loc_conf_t *ilcf,
+    shr_task_t task)
+{
+    ngx_int_t              rc;
+    ngx_http_cleanup_t    *cln;
+    ngx_http_infer_ctx_t  *ctx;
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_infer_ctx_t));
+    cln = ngx_http_cleanup_add(r, 0);
+    if (ctx == NULL || cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx->request = r;
+    ctx->conf = ilcf;
+    ctx->req.task = task;
+
+    /* of the main request; only this pointer knows us after a redirect */
+    cln->handler = ngx_http_infer_cleanup;
+    cln->data = ctx;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_infer_module);
+
+    r->request_body_in_single_buf = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_infer_body_handler);
+
+    return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+}
+
+
+/* Whatever happens to the request, the slot comes back. */
+static void
+ngx_http_infer_cleanup(void *data)
+{
+    ngx_http_infer_ctx_t *ctx = data;
+
+    if (ctx->claimed) {
+        ctx->end_ns = ngx_http_infer_now();
+        ngx_http_infer_count_end(ctx);
+    }
+
+    ctx->finished = 1;
+    ngx_http_infer_release(ctx);
+}
+
+
+/* The body as one piece of memory: the buffer that nginx read it into, or a
+ * copy of its parts. */
+static ngx_int_t
+ngx_http_infer_body(ngx_http_infer_ctx_t *ctx)
+{
+    off_t                size;
+    u_char              *p;
+    ssize_t              n;
+    ngx_buf_t           *b;
+    ngx_chain_t         *cl;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+
+    if (r->request_body == NULL || r->request_body->bufs == NULL) {
+        return NGX_OK;
+    }
+
+    cl = r->request_body->bufs;
+    b = cl->buf;
+
+    if (cl->next == NULL && ngx_buf_in_memory(b)) {
+        ctx->body.data = b->pos;
+        ctx->body.len = (size_t) (b->last - b->pos);
+        return NGX_OK;
+    }
+
+    for (size = 0; cl != NULL; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    if (size > SHR_REQ_BYTES_MAX / 2) {
+        return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "request_too_large", NULL,
+                                   "The request body has %O bytes, the limit "
+                                   "is %d.", size, SHR_REQ_BYTES_MAX / 2);
+    }
+
+    p = ngx_palloc(r->pool, (size_t) size + 1);
+    if (p == NULL) {
+        return ngx_http_infer_fail(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR, NULL,
+                                   NULL, "Out of memory.");
+    }
+
+    ctx->body.data = p;
+
+    for (cl = r->request_body->bufs; cl != NULL; cl = cl->next) {
+        b = cl->buf;
+
+        if (ngx_buf_in_memory(b)) {
+            p = ngx_cpymem(p, b->pos, (size_t) (b->last - b->pos));
+            continue;
+        }
+
+        n = b->in_file ? ngx_read_file(b->file, p,
+                                       (size_t) (b->file_last - b->file_pos),
+                                       b->file_pos)
+                       : 0;
+
+        if (n != ngx_buf_size(b)) {
+            return ngx_http_infer_fail(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR,
+                                       NULL, NULL,
+                                       "The request body could not be read "
+                                       "back.");
+        }
+
+        p += n;
+    }
+
+    ctx->body.len = (size_t) (p - ctx->body.data);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_infer_set_id(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_http_variable_value_t   *v;
+    ngx_http_infer_main_conf_t  *imcf;
+
+    imcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_infer_module);
+    v = ngx_http_get_indexed_variable(ctx->request,
+                                      (ngx_uint_t) imcf->request_id);
+
+    if (v != NULL && !v->not_found && v->len == NGX_HTTP_INFER_ID_LEN) {
+        ngx_memcpy(ctx->id, v->data, NGX_HTTP_INFER_ID_LEN);
+
+    } else {
+        ngx_memset(ctx->id, '0', NGX_HTTP_INFER_ID_LEN);
+    }
+}
+
+
+static void
+ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx)
+{
+    uint64_t    now;
+    ngx_str_t   scope;
+
+    now = ngx_http_infer_now();
+    ctx->req.queued_ns = now;
+    ctx->req.deadline_ns = now + (uint64_t) ctx->conf->timeout * 1000000;
+    ctx->req.queue_deadline_ns = now + (uint64_t) ctx->model->queue_timeout
+                                       * 1000000;
+
+    if (ctx->conf->scope != NULL
+        && ngx_http_complex_value(ctx->request, ctx->conf->scope, &scope)
+           == NGX_OK)
+    {
+        ctx->req.scope = shr_hash64(scope.data, scope.len);
+    }
+}
+
+
+/* Body, checks, hand-over.  NGX_ERROR: ctx->error says why. */
+static ngx_int_t
+ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
+{
+    u_char                      *buf;
+    size_t                       cap;
+    ngx_int_t                    rc;
+    shr_req_writer_t             w;
+    ngx_http_infer_main_conf_t  *imcf;
+
+    if (ngx_http_infer_body(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* records take what their JSON takes, or twice that for lists of ids;
+     * shr_req_add() sees to it that nothing is written past the end */
+    cap = ctx->body.len * 2 + 4096;
+    buf = ngx_palloc(ctx->request->pool, cap);
+    if (buf == NULL) {
+        return ngx_http_infer_fail(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR, NULL,
+                                   NULL, "Out of memory.");
+    }
+
+    w.buf = buf;
+    w.cap = cap;
+
+    rc = ngx_http_infer_parse(ctx, &w);
+
+    if (rc == NGX_OK) {
+        imcf = ngx_http_get_module_main_conf(ctx->request,
+                                             ngx_http_infer_module);
+        if (imcf->generation != NULL) {
+            ctx->pool = &imcf->generation->pools[ctx->model->index];
+        }
+
+        ngx_http_infer_set_limits(ctx);
+        ctx->req.nrecords = ((shr_req_t *) buf)->nrecords;
+        ngx_memcpy(buf, &ctx->req, sizeof(shr_req_t));
+
+        rc = shr_req_end(&w) == 0
+             ? ngx_http_infer_render_init(ctx)
+             : ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "request_too_large", NULL,
+                                   "The request has more parts than this "
+                                   "server takes.");
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_infer_submit(ctx, &w);
+    }
+
+    (void) ngx_pfree(ctx->request->pool, buf);
+
+    return rc;
+}
+
+
+/* From now on a client that goes away is noticed at once. */
+static ngx_int_t
+ngx_http_infer_watch_client(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    c = r->connection;
+
+    r->write_event_handler = ngx_http_infer_write_handler;
+
+    if (r != r->main) {
+        return NGX_OK;
+    }
+
+    if (ctx->conf->ignore_client_abort) {
+        r->read_event_handler = ngx_http_block_reading;
+        return NGX_OK;
+    }
+
+    r->read_event_handler = ngx_http_test_reading;
+
+    if (c->read->pending_eof || c->read->eof || c->error) {
+        ngx_post_event(c->read, &ngx_posted_events);
+        return NGX_OK;
+    }
+
+    return ngx_handle_read_event(c->read, 0);
+}
+
+
+static void
+ngx_http_infer_body_handler(ngx_http_request_t *r)
+{
+    ngx_http_infer_ctx_t  *ctx;
+
+    ctx = ngx_http_infer_ctx(r);
+
+    ngx_http_infer_set_id(ctx);
+
+    if (ngx_http_infer_begin(ctx) != NGX_OK) {
+        ngx_http_infer_reply_error(ctx);
+        return;
+    }
+
+    if (ngx_http_infer_watch_client(ctx) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
+}

@@ -123,6 +123,12 @@ $(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIBS)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS)
 .PRECIOUS: $(O)/obj/tests/bench/%.o
 
+# Longer programs, run by hand and, shortened, by ./check.
+$(O)/stress/%: $(O)/obj/tests/stress/%.o $(LIBSHR)
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^ -lpthread
+.PRECIOUS: $(O)/obj/tests/stress/%.o
+
 test: $(TEST_BIN)
 	tests/tools/run_unit.sh $(TEST_BIN)
 

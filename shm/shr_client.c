@@ -96,6 +96,28 @@ peer_init(peer_t *peer, const shr_geom_t *geom, uint32_t index, void *region,
 }
 
 
+/* Clears what a killed predecessor left of a payload (I4).  The links are of
+ * our own region; the bounds only guard against a half-written chain. */
+static void
+payload_clear(shr_client_t *c, shr_slot_t *slot)
+{
+    uint32_t  n, chunk;
+
+    n = atomic_load_explicit(&slot->len, memory_order_relaxed)
+        / SHR_CHUNK_BYTES + 1;
+    chunk = atomic_load_explicit(&slot->first_chunk, memory_order_relaxed);
+
+    for (/* void */; n != 0 && chunk < c->geom.nchunks; n--) {
+        memset(c->chunks + (size_t) chunk * SHR_CHUNK_BYTES, 0,
+               SHR_CHUNK_BYTES);
+        chunk = atomic_load_explicit(&c->chunk_next[chunk],
+                                     memory_order_relaxed);
+    }
+
+    atomic_store_explicit(&slot->len, 0, memory_order_relaxed);
+}
+
+
 /* What a predecessor left: all slots move on before any chunk is used again,
  * so a worker that still copies its payload finds out (shr_server_take). */
 static void
@@ -110,6 +132,12 @@ client_take_over(shr_client_t *c)
                               shr_word(c->slots[i].gen, 0),
                               memory_order_relaxed);
         c->slots[i].next_free = i + 1;
+    }
+
+    atomic_thread_fence(memory_order_release);
+
+    for (i = 0; i < c->geom.nslots; i++) {
+        payload_clear(c, &c->shared[i]);
     }
 
     for (i = 0; i < c->geom.nchunks; i++) {
@@ -236,6 +264,22 @@ chunk_take(shr_client_t *c, uint32_t prev)
 }
 
 
+/* Where the payload lies is written before the first of its bytes, so that a
+ * successor can clear it wherever we are killed. */
+static void
+payload_announce(shr_client_t *c, uint32_t slot, uint32_t chunk)
+{
+    slot_t  *s;
+
+    s = &c->slots[slot];
+    s->first_chunk = chunk;
+    atomic_store_explicit(&c->shared[slot].first_chunk, chunk,
+                          memory_order_relaxed);
+    atomic_store_explicit(&c->shared[slot].len, s->len, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+}
+
+
 int
 shr_client_write(shr_client_t *c, uint32_t slot, const void *data, size_t len)
 {
@@ -260,7 +304,7 @@ shr_client_write(shr_client_t *c, uint32_t slot, const void *data, size_t len)
         chunk = chunk_take(c, chunk);
 
         if (s->first_chunk == SHR_CHUNK_END) {
-            s->first_chunk = chunk;
+            payload_announce(c, slot, chunk);
         }
 
         part = len < SHR_CHUNK_BYTES ? len : SHR_CHUNK_BYTES;
@@ -323,8 +367,6 @@ shr_client_submit(shr_client_t *c, uint32_t slot, uint32_t worker)
 
     atomic_store_explicit(&c->shared[slot].consumed, shr_word(s->gen, 0),
                           memory_order_relaxed);
-    atomic_store_explicit(&c->shared[slot].first_chunk, s->first_chunk,
-                          memory_order_relaxed);
     atomic_store_explicit(&c->shared[slot].len, s->len, memory_order_relaxed);
     /* release; pairs with the acquire in shr_server_wanted and take */
     atomic_store_explicit(&c->shared[slot].word, shr_word(s->gen, 0),
@@ -380,9 +422,11 @@ shr_client_poll(shr_client_t *c, uint32_t worker, uint32_t *slot)
             return -SHR_EBROKEN;
         }
 
+        /* Whatever the entry's generation: the worker queues no second entry
+         * for a slot while one waits, so an entry of an earlier request may
+         * stand for news of the present one. */
         if (c->slots[low].use == SLOT_SUBMITTED
-            && c->slots[low].worker == worker
-            && c->slots[low].gen == shr_word_gen(entry))
+            && c->slots[low].worker == worker)
         {
             *slot = low;
             return 0;

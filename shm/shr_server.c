@@ -111,6 +111,38 @@ peer_adopt(shr_server_t *s, uint32_t client)
 }
 
 
+/* What a killed predecessor wrote into the response rings is cleared by the
+ * sweep, once the client has moved on. */
+static void
+holds_adopt(shr_server_t *s)
+{
+    size_t       i, n;
+    hold_t      *hold;
+    uint64_t     taken, done, produced;
+
+    n = (size_t) s->geom.nclients * s->geom.nslots;
+
+    for (i = 0; i < n; i++) {
+        hold = &s->holds[i];
+        taken = atomic_load_explicit(&s->resp[i].taken, memory_order_relaxed);
+
+        if (shr_word_gen(taken) == 0) {
+            continue;
+        }
+
+        done = atomic_load_explicit(&s->resp[i].done, memory_order_relaxed);
+        produced = atomic_load_explicit(&s->resp[i].produced,
+                                        memory_order_relaxed);
+        hold->gen = shr_word_gen(taken);
+        hold->ended = 1;
+        /* killed before its end it may have written what it did not tell */
+        hold->dirty = done == shr_word(hold->gen, 1)
+                      && shr_word_low(produced) < s->geom.resp_bytes
+                      ? shr_word_low(produced) : s->geom.resp_bytes;
+    }
+}
+
+
 shr_server_t *
 shr_server_open(const shr_geom_t *geom, uint32_t index, void *region,
     void *const *clients, const int *bells)
@@ -147,6 +179,8 @@ shr_server_open(const shr_geom_t *geom, uint32_t index, void *region,
     s->bytes = base + at.bytes;
     s->incarnation = atomic_load_explicit(&s->line->incarnation,
                                           memory_order_relaxed);
+
+    holds_adopt(s);
 
     for (i = 0; i < geom->nclients; i++) {
         peer_init(&s->peers[i], s, index, i, clients[i], bells[i]);

@@ -244,6 +244,33 @@ test_cancel_and_reuse(void **state)
 }
 
 
+/* The entry of a request that was given up still waits in the ring when the
+ * slot's next request ends: it must stand for that one too. */
+static void
+test_entry_of_an_earlier_request(void **state)
+{
+    size_t       len;
+    pool_t       p;
+    uint32_t     slot, got;
+    shr_taken_t  req;
+
+    (void) state;
+    pool_open(&p, 1, 1);
+    slot = send_request(p.client[0], "old", 3, 0);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len), 0);
+    shr_server_done(p.server[0], &req);
+    shr_client_release(p.client[0], slot);
+
+    assert_int_equal(send_request(p.client[0], "new", 3, 0), slot);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len), 0);
+    shr_server_done(p.server[0], &req);
+    assert_int_equal(shr_client_poll(p.client[0], 0, &got), 0);
+    assert_int_equal(got, slot);
+    assert_int_equal(shr_client_state(p.client[0], slot), SHR_REQ_DONE);
+    pool_close(&p);
+}
+
+
 static void
 test_cancelled_before_taken(void **state)
 {
@@ -537,6 +564,40 @@ test_hostile_worker(void **state)
 }
 
 
+/* A tail further ahead than the ring is long cannot be: refused at once, not
+ * walked through. */
+static void
+test_impossible_tails(void **state)
+{
+    size_t               len;
+    pool_t               p;
+    uint32_t             got;
+    shr_index_t         *tail;
+    shr_taken_t          req;
+    shr_client_layout_t  cl;
+    shr_worker_layout_t  wl;
+
+    (void) state;
+    pool_open(&p, 1, 1);
+    shr_client_layout(&p.geom, &cl);
+    shr_worker_layout(&p.geom, &wl);
+
+    tail = (shr_index_t *) ((uint8_t *) p.worker_rw[0] + wl.cq_tail);
+    atomic_fetch_add(&tail->value, 16);
+    assert_int_equal(shr_client_poll(p.client[0], 0, &got), -SHR_EAGAIN);
+    atomic_fetch_add(&tail->value, 17);
+    assert_int_equal(shr_client_poll(p.client[0], 0, &got), -SHR_EBROKEN);
+
+    tail = (shr_index_t *) ((uint8_t *) p.client_rw[0] + cl.sq_tail);
+    atomic_fetch_add(&tail->value, 17);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len),
+                     -SHR_EBROKEN);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len),
+                     -SHR_EAGAIN);
+    pool_close(&p);
+}
+
+
 /* A client whose own words are being spoilt may well be refused. */
 static void
 send_if_possible(shr_client_t *c)
@@ -636,11 +697,13 @@ main(void)
         cmocka_unit_test(test_too_big_for_the_taker),
         cmocka_unit_test(test_full_ring_pauses_one),
         cmocka_unit_test(test_cancel_and_reuse),
+        cmocka_unit_test(test_entry_of_an_earlier_request),
         cmocka_unit_test(test_cancelled_before_taken),
         cmocka_unit_test(test_worker_dies),
         cmocka_unit_test(test_client_dies),
         cmocka_unit_test(test_doorbells),
         cmocka_unit_test(test_bytes_are_cleared),
+        cmocka_unit_test(test_impossible_tails),
         cmocka_unit_test(test_hostile_worker),
         cmocka_unit_test(test_hostile_client),
     };

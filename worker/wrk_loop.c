@@ -28,6 +28,10 @@
 #define CTL_TURN_MAX        64      /* control messages at a time */
 
 
+/* One loop in a process; it lives as long as the process does. */
+static loop_t  *the_loop;
+
+
 static int first_generation(loop_t *l);
 static int configure(loop_t *l);
 static int load_model(loop_t *l);
@@ -48,7 +52,9 @@ wrk_loop_run(const wrk_loop_opts_t *opts)
     int      status = 1;
     loop_t  *l;
 
-    l = calloc(1, sizeof(*l));
+    assert(the_loop == NULL);
+
+    l = the_loop = calloc(1, sizeof(*l));
     if (l == NULL) {
         wrk_log(WRK_LOG_ALERT, "no memory for the loop");
         return 1;
@@ -339,8 +345,8 @@ rest(loop_t *l)
     if (!l->parked) {
         eng_park(&l->model.eng);
         l->parked = 1;
-        show_figures(l);
     }
+    show_figures(l);
 
     limit = l->tick_ns + LOOP_TICK_NS;
     if (l->draining && limit > l->now + LOOP_DRAIN_NS) {

@@ -273,6 +273,7 @@ run_loop(super_t *s)
         close(s->listen_fd);
     }
     super_kill_all(s);
+    super_free_gens(s);
     wrk_log(WRK_LOG_NOTICE, "pool has ended");
 }
 

@@ -245,6 +245,15 @@ super_drop_gen(super_t *s, uint32_t i)
 }
 
 
+void
+super_free_gens(super_t *s)
+{
+    while (s->ngens > 0) {
+        free_gen(s->gens[--s->ngens]);
+    }
+}
+
+
 static void
 free_gen(super_gen_t *g)
 {

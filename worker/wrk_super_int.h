@@ -16,7 +16,7 @@
 
 
 #define SUPER_GENS_MAX      16      /* configuration loads alive at once */
-#define SUPER_CONNS_MAX     16      /* control connections */
+#define SUPER_CONNS_MAX     32      /* control connections */
 #define SUPER_REASON_MAX    512
 #define SUPER_BACKOFF_MS    50      /* the first pause */
 #define SUPER_HEALTHY_MS    10000   /* ready for so long: failures forgotten */
@@ -117,6 +117,7 @@ int super_attach(super_t *s, wrk_rx_t *rx, int foreign_pids,
     char why[SUPER_REASON_MAX]);
 super_gen_t *super_find(super_t *s, const uint64_t id[2]);
 void super_drop_gen(super_t *s, uint32_t i);
+void super_free_gens(super_t *s);
 /* The worker has died: all clients are told. */
 void super_worker_gone(super_t *s, uint32_t w);
 /* Hands over what the worker does not have yet; 1: its socket is full. */

@@ -3,6 +3,7 @@
  *
  *   shm_stress messages N          N messages with sums checked; the indices
  *                                  start just below 2^32; prints the rate
+ *   shm_stress threads N           the same between two threads
  *   shm_stress kill SECONDS SEED   kill -9 of either side at random instants,
  *                                  and a check of the invariants:
  *     I1, I2  the side that lives goes on: its progress counter moves
@@ -17,6 +18,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -54,7 +56,7 @@ typedef struct {
 
 static pool_t    pool;
 static board_t  *board;
-static uint64_t  seed;
+static _Thread_local uint64_t  seed = 88172645463325252ULL;
 
 
 static uint64_t
@@ -153,7 +155,6 @@ server_main(void)
     shr_server_t *s;
     uint64_t      in[WORDS_MAX + 1];
 
-    (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
     s = shr_server_open(&pool.geom, 0, pool.worker_rw[0], pool.client_ro,
                         pool.client_bell);
     shr_server_set_state(s, SHR_WORKER_READY, (int32_t) getpid());
@@ -182,7 +183,6 @@ server_main(void)
     /* the last look: what clients released is cleared */
     shr_server_sweep(s);
     shr_server_close(s);
-    _exit(0);
 }
 
 
@@ -297,7 +297,6 @@ client_main(uint64_t limit)
     shr_client_t  *c;
     shr_worker_info_t  info;
 
-    (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
     c = shr_client_open(&pool.geom, 0, pool.client_rw[0], pool.worker_ro,
                         pool.worker_bell);
     incarnation = 0;
@@ -345,7 +344,6 @@ client_main(uint64_t limit)
 
     atomic_store(&board->drained, 1);
     shr_client_close(c);
-    _exit(0);
 }
 
 
@@ -368,8 +366,10 @@ spawn(void (*body)(void))
     pid = fork();
 
     if (pid == 0) {
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         seed ^= (uint64_t) getpid() << 20;
         body();
+        _exit(0);
     }
 
     return pid;
@@ -416,6 +416,43 @@ leftovers(void)
     }
 
     return n;
+}
+
+
+static void *
+server_thread(void *arg)
+{
+    (void) arg;
+    server_main();
+
+    return NULL;
+}
+
+
+/* Both ends as threads of one process, for a sanitizer that looks at threads
+ * only. */
+static int
+run_threads(uint64_t n)
+{
+    pthread_t  server;
+
+    start_server_reset();
+
+    if (pthread_create(&server, NULL, server_thread, NULL) != 0) {
+        return 1;
+    }
+
+    client_main(n);
+    atomic_store(&board->stop_server, 1);
+    pthread_join(server, NULL);
+
+    printf("messages %" PRIu64 ", ended %" PRIu64 ", wrong %" PRIu64
+           ", words left %" PRIu64 "\n", atomic_load(&board->accepted),
+           atomic_load(&board->ended), atomic_load(&board->wrong),
+           leftovers());
+
+    return atomic_load(&board->ended) == n && atomic_load(&board->wrong) == 0
+           && leftovers() == 0 ? 0 : 1;
 }
 
 
@@ -596,14 +633,22 @@ main(int argc, char **argv)
     shr_geom_t  geom = { 1, 1, 1024, 1024, 8192, 0 };
 
     if (argc < 3) {
-        fprintf(stderr, "usage: shm_stress messages N | kill SECONDS SEED\n");
+        fprintf(stderr, "usage: shm_stress messages N | threads N | "
+                "kill SECONDS SEED\n");
         return 2;
     }
 
-    seed = argc > 3 ? number(argv[3]) * 2654435761u + 1 : 88172645463325252ULL;
+    if (argc > 3) {
+        seed = number(argv[3]) * 2654435761u + 1;
+    }
+
     board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pool_regions(&pool, &geom, UINT32_MAX - 7);
+
+    if (strcmp(argv[1], "threads") == 0) {
+        return run_threads(number(argv[2]));
+    }
 
     if (strcmp(argv[1], "messages") == 0) {
         return run_messages(number(argv[2]));

@@ -20,6 +20,7 @@
 #define WRK_GAP_SHARE      0.8      /* of the bound, for the step itself */
 #define WRK_GAP_ALONE      4.0      /* bounds, while no stream runs */
 #define WRK_COST_WEIGHT    0.25     /* of the newest step in the averages */
+#define WRK_CHUNK_FIRST    64u      /* while no cost is known */
 
 
 static void wrk_plan_starts(wrk_sched_t *s);
@@ -425,8 +426,12 @@ wrk_plan_budget(const wrk_sched_t *s)
 
     left = s->opts.batch - s->nbatch;
 
-    if (s->cost_token <= 0 || s->eng->ops->step_tokens != NULL) {
+    if (s->eng->ops->step_tokens != NULL) {
         return left;
+    }
+
+    if (s->cost_token <= 0) {
+        return wrk_min(left, WRK_CHUNK_FIRST);
     }
 
     ns = (double) s->opts.gap_ms * 1e6;
@@ -591,7 +596,9 @@ wrk_batch_cost(wrk_sched_t *s, double ns)
     token = ns / prompt;
 
     /* A few tokens say little of the cost of many. */
-    if (prompt >= WRK_CHUNK_MIN || token < s->cost_token) {
+    if (prompt >= WRK_CHUNK_MIN || token < s->cost_token
+        || s->cost_token <= 0)
+    {
         s->cost_token += (token - s->cost_token)
                          * (s->cost_token > 0 ? WRK_COST_WEIGHT : 1);
     }

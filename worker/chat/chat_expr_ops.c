@@ -439,10 +439,15 @@ chat_x_close_context(chat_comp_t *c, bool *filtered)
     }
 
     e = *chat_x_top(c);
+
+    if (e.kind == E_BASE) {
+        return chat_x_finish(c, 0);      /* the bracket is someone else's */
+    }
+
     closing = e.kind == E_LIST || e.kind == E_SUB ? ']'
               : e.kind == E_DICT ? '}' : ')';
 
-    if (e.kind == E_BASE || e.kind > E_TEST || c->tok.op != closing
+    if (e.kind > E_TEST || c->tok.op != closing
         || (e.kind == E_DICT && !e.flag && e.start != c->t->code_len))
     {
         return chat_x_unexpected(c);

@@ -16,7 +16,7 @@ attribute(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *path,
     int64_t      i;
     uint32_t     off, n;
     const char  *dot;
-    chat_val_t   key;
+    chat_val_t   key, from;
 
     if (path->type == CV_INT) {
         return chat_op_getitem(vm, v, path, out);
@@ -43,9 +43,8 @@ attribute(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *path,
             key = chat_v_int(i);
         }
 
-        v = out;
-        rc = chat_op_getitem(vm, v, &key, &key);
-        *out = key;
+        from = *out;
+        rc = chat_op_getitem(vm, &from, &key, out);
     }
 
     return rc;

@@ -46,7 +46,7 @@ static const conf_key_t  keys[] = {
     { "precision", KEY_PRECISION, AT(exact), 0, 0, 0 },
     { "null", KEY_U32, AT(null_engine), 0, 1, 0 },
     { "null_delay_us", KEY_U32, AT(null_delay_us), 0, 60000000, 0 },
-    { "null_tokens", KEY_U32, AT(null_tokens), 0, 1 << 20, 64 },
+    { "null_tokens", KEY_U32, AT(null_tokens), 0, 1000000, 64 },
     { "template", KEY_PATH, AT(template_path), 0, WRK_CONF_PATH_MAX, 0 },
     { "nice", KEY_U32, AT(nice), 0, 19, 10 },
     { "spin_us", KEY_U32, AT(spin_us), 0, 1000000, 0 },

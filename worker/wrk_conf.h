@@ -18,7 +18,7 @@
  *   precision default|exact
  *   null 0|1              1: no model is run, a fixed answer is given
  *   null_delay_us N       0..60000000, of each step of the null engine
- *   null_tokens N         0..1048576 of each answer of it, default 64
+ *   null_tokens N         0..1000000 of each answer of it, default 64
  *   template PATH|-       a chat template instead of the file's own
  *   nice N                0..19, default 10
  *   spin_us N             0..1000000 before sleeping, default 0

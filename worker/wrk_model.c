@@ -18,11 +18,10 @@
 #include <unistd.h>
 
 #include "shm/shr_layout.h"
-#include "worker/wrk_model_null.h"
+#include "worker/wrk_null.h"
 
 
 #define CONTEXT_STEP  64u       /* a derived context is a multiple of this */
-#define NULL_CONTEXT  8192u     /* of the null engine unless told */
 
 
 static int open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, char *err);
@@ -301,27 +300,21 @@ open_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
 }
 
 
-static void
-null_options(const wrk_model_t *m, const wrk_conf_t *conf, wrk_null_opts_t *no)
-{
-    memset(no, 0, sizeof(*no));
-    no->tok = m->tok;
-    no->delay_us = conf->null_delay_us;
-    no->tokens = conf->null_tokens;
-    no->max_seqs = conf->sequences;
-    no->ctx_len = conf->context != 0 ? conf->context : NULL_CONTEXT;
-    no->max_batch_tokens = conf->batch;
-}
-
-
 static int
 open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err)
 {
+    int              rc;
     wrk_null_opts_t  no;
 
-    null_options(m, conf, &no);
-    if (wrk_null_create(&no, &m->eng) != 0) {
-        return fail(err, "no memory for the null engine");
+    no.tokens = conf->null_tokens;
+    no.delay_us = conf->null_delay_us;
+    no.sequences = conf->sequences;
+    no.context = conf->context;
+    no.batch = conf->batch;
+
+    rc = wrk_null_create(&no, m->tok, &m->eng);
+    if (rc != ENG_OK) {
+        return fail(err, "the null engine cannot be made (%d)", rc);
     }
     m->has_eng = 1;
     snprintf(m->summary, sizeof(m->summary), "null engine, %u tokens, %u us "
@@ -370,7 +363,7 @@ wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
     if (conf->null_engine) {
         snprintf(out, cap, "architecture null\nparameters 0\nweights_bytes 0"
                  "\nkv_bytes 0\ncontext %u\n",
-                 conf->context != 0 ? conf->context : NULL_CONTEXT);
+                 conf->context != 0 ? conf->context : WRK_NULL_CONTEXT);
         rc = 0;
     } else {
         rc = check_engine(conf, out, cap, err);

@@ -47,7 +47,7 @@ def make_pool():
 def pool(make_pool):
     def make(options=(), **settings):
         conf = {"name": "null", "file": model_path("smollm2.gguf"),
-                "workers": 1, "threads": 1, "null": 1, "null_tokens": 0}
+                "workers": 1, "threads": 1, "null": 1, "null_tokens": 100000}
         conf.update(settings)
         return make_pool(conf, options)
     return make

@@ -103,10 +103,9 @@ $(O)/ngx_http_infer_module.so: $(NGX_DEPS)
 # Unit tests: tests/unit/AREA/test_*.c, one program each.
 TEST_SRC   := $(wildcard tests/unit/*/test_*.c)
 TEST_BIN   := $(patsubst tests/unit/%.c,$(O)/tests/%,$(TEST_SRC))
-TOOL_SRC   := $(wildcard tests/tools/*.c)
-TOOL_BIN   := $(patsubst tests/tools/%.c,$(O)/tools/%,$(TOOL_SRC))
-tests: $(TEST_BIN) $(TOOL_BIN)
-$(O)/tools/%: $(O)/obj/tests/tools/%.o $(LIBSHR)
+PROBE      := $(O)/tools/shr_probe
+tests: $(TEST_BIN) $(PROBE)
+$(PROBE): $(call objs,$(wildcard tests/tools/shr_probe*.c)) $(LIBSHR)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^
 $(O)/tests/%: $(O)/obj/tests/unit/%.o $(LIBS)

@@ -2,7 +2,7 @@
  * nginx-infer-worker: the processes beside nginx.
  *
  *   --supervise --socket PATH   the supervisor of one pool
- *   --worker                    an inference worker; only a supervisor starts it
+ *   --worker                    an inference worker, started by a supervisor
  *   --check                     reads a model's configuration from standard
  *                               input and says whether it can be served
  *   --version                   version and hash of the shared-memory layout
@@ -83,8 +83,9 @@ static const char  help[] =
     "       nginx-infer-worker --check < CONFIGURATION\n"
     "       nginx-infer-worker --version\n"
     "\n"
-    "nginx starts the supervisor by itself; start it by hand (or by a service\n"
-    "manager) to run the pool as another user or with other limits.\n"
+    "nginx starts the supervisor by itself; start it by hand (or by a\n"
+    "service manager) to run the pool as another user or with other\n"
+    "limits.\n"
     "\n"
     "  --socket PATH          control socket; its folder must be ours, 0700\n"
     "  --keep                 wait for nginx for ever, never end by itself\n"

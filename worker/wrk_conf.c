@@ -60,8 +60,8 @@ static const conf_key_t  keys[] = {
 static void set_defaults(wrk_conf_t *conf);
 static int parse_line(wrk_conf_t *conf, const char *line, size_t len,
     uint64_t *seen, char *err);
-static int set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
-    size_t len, char *err);
+static int set_value(wrk_conf_t *conf, const conf_key_t *key,
+    const char *value, size_t len, char *err);
 static int set_cpus(wrk_conf_t *conf, const char *value, size_t len,
     char *err);
 static int fail(char *err, const char *fmt, ...)
@@ -160,8 +160,8 @@ parse_line(wrk_conf_t *conf, const char *line, size_t len, uint64_t *seen,
 
 
 static int
-set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value, size_t len,
-    char *err)
+set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
+    size_t len, char *err)
 {
     char      *field = (char *) conf + key->field;
     uint64_t   n;

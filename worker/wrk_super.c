@@ -166,8 +166,7 @@ check_folder(const char *path)
         return -1;
     }
 
-    strncpy(copy, path, sizeof(copy) - 1);
-    copy[sizeof(copy) - 1] = '\0';
+    memcpy(copy, path, strlen(path) + 1);
     dir = dirname(copy);
 
     if (stat(dir, &st) != 0) {

@@ -30,6 +30,7 @@ typedef struct {
 } wrk_rx_t;
 
 
+/* An empty state; for_worker: the supervisor is the sender. */
 void wrk_rx_init(wrk_rx_t *rx, int for_worker);
 
 /* Forgets a generation on its way; closes its descriptors. */

@@ -1,0 +1,429 @@
+/*
+ * tok_build.c: the builder.  Strings go into one pool, tokens into arrays by
+ * id; tok_build_finish asks tok_tables.c for the derived tables and lays all
+ * out as one block.
+ */
+
+#include "tokenizer/tok_build.h"
+
+#include <stdlib.h>
+
+
+void
+tok_build_init(tok_build_t *b, tok_err_t *err)
+{
+    memset(b, 0, sizeof(*b));
+    b->err = err;
+    b->h.bos = b->h.eos = b->h.pad = b->h.unk = TOK_NO_ID;
+}
+
+
+void
+tok_build_free(tok_build_t *b)
+{
+    size_t  i;
+
+    tok_vec_free(&b->pool);
+    tok_vec_free(&b->tokens);
+    tok_vec_free(&b->flags);
+    tok_vec_free(&b->bytes);
+    tok_vec_free(&b->first);
+    tok_vec_free(&b->last);
+    tok_vec_free(&b->merges);
+    tok_vec_free(&b->scores);
+    tok_vec_free(&b->added);
+    tok_vec_free(&b->norm);
+    tok_vec_free(&b->pre);
+    tok_vec_free(&b->post);
+    tok_vec_free(&b->decode);
+    tok_vec_free(&b->eos);
+    tok_vec_free(&b->charsmap);
+    for (i = 0; i < TOK_S_MAX; i++) {
+        tok_vec_free(&b->table[i]);
+    }
+    free(b->hash);
+    b->hash = NULL;
+}
+
+
+static int
+no_memory(tok_build_t *b)
+{
+    return tok_fail(b->err, TOK_E_NOMEM, "tokenizer: no memory while loading "
+                    "(%zu bytes of strings so far)", b->pool.n);
+}
+
+
+int
+tok_build_string(tok_build_t *b, const char *p, size_t len, tok_ref_t *ref)
+{
+    if (len > TOK_POOL_BYTES_MAX - b->pool.n) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: strings of more than "
+                        "%u bytes", TOK_POOL_BYTES_MAX);
+    }
+    if (tok_vec_room(&b->pool, len, 1) != 0) {
+        return no_memory(b);
+    }
+    if (len) {
+        memcpy((uint8_t *) b->pool.ptr + b->pool.n, p, len);
+    }
+    ref->off = (uint32_t) b->pool.n;
+    ref->len = (uint32_t) len;
+    b->pool.n += len;
+    return 0;
+}
+
+
+const uint8_t *
+tok_build_text(const tok_build_t *b, tok_ref_t ref)
+{
+    assert(ref.off <= b->pool.n && ref.len <= b->pool.n - ref.off);
+    return b->pool.ptr == NULL ? (const uint8_t *) ""
+           : (const uint8_t *) b->pool.ptr + ref.off;
+}
+
+
+int
+tok_build_ids(tok_build_t *b, uint32_t n)
+{
+    uint32_t  have = (uint32_t) b->tokens.n;
+
+    if (n > TOK_IDS_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: id %u, the limit is "
+                        "%u", n - 1, TOK_IDS_MAX - 1);
+    }
+    if (n <= have) {
+        return 0;
+    }
+    if (tok_vec_room(&b->tokens, n - have, sizeof(tok_ref_t)) != 0
+        || tok_vec_room(&b->flags, n - have, 1) != 0)
+    {
+        return no_memory(b);
+    }
+    memset((tok_ref_t *) b->tokens.ptr + have, 0,
+           (n - have) * sizeof(tok_ref_t));
+    memset((uint8_t *) b->flags.ptr + have, 0, n - have);
+    b->tokens.n = n;
+    b->flags.n = n;
+    return 0;
+}
+
+
+int
+tok_build_token(tok_build_t *b, uint32_t id, const char *p, size_t len)
+{
+    int  rc;
+
+    if (len > TOK_TOKEN_BYTES_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: token %u has %zu "
+                        "bytes, the limit is %u", id, len,
+                        TOK_TOKEN_BYTES_MAX);
+    }
+    if (id >= b->tokens.n) {
+        if (id >= TOK_IDS_MAX) {
+            return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: id %u of \"%.*s\""
+                            ", the limit is %u", id, (int) (len < 60 ? len
+                            : 60), p, TOK_IDS_MAX - 1);
+        }
+        rc = tok_build_ids(b, id + 1);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    if (((uint8_t *) b->flags.ptr)[id] & TOK_F_MODEL) {
+        return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: id %u is given to "
+                        "two tokens, the second is \"%.*s\"", id,
+                        (int) (len < 60 ? len : 60), p);
+    }
+    ((uint8_t *) b->flags.ptr)[id] |= TOK_F_MODEL;
+    b->h.n_model++;
+    return tok_build_string(b, p, len, (tok_ref_t *) b->tokens.ptr + id);
+}
+
+
+int
+tok_build_index(tok_build_t *b, bool unique)
+{
+    const tok_ref_t  *tokens = b->tokens.ptr;
+    const uint8_t    *flags = b->flags.ptr, *text;
+    uint32_t          id, n = (uint32_t) b->tokens.n, log = 4, mask, at;
+    uint64_t          h;
+
+    while ((1u << log) < 2 * n) {
+        log++;
+    }
+    free(b->hash);
+    b->hash = calloc((size_t) 1 << log, sizeof(uint64_t));
+    if (b->hash == NULL) {
+        return no_memory(b);
+    }
+    b->hash_log = log;
+    mask = (1u << log) - 1;
+    for (id = 0; id < n; id++) {
+        if (!(flags[id] & TOK_F_MODEL)) {
+            continue;
+        }
+        text = tok_build_text(b, tokens[id]);
+        if (tok_build_find(b, text, tokens[id].len) != TOK_NO_ID) {
+            if (unique) {
+                return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: token "
+                                "\"%.*s\" is there twice",
+                                (int) (tokens[id].len < 60 ? tokens[id].len
+                                : 60), (const char *) text);
+            }
+            continue;
+        }
+        h = tok_hash_bytes(text, tokens[id].len);
+        at = (uint32_t) h & mask;
+        while (b->hash[at] != 0) {
+            at = (at + 1) & mask;
+        }
+        b->hash[at] = (h & 0xffffffff00000000ull) | (id + 1);
+    }
+    return 0;
+}
+
+
+uint32_t
+tok_build_find(const tok_build_t *b, const uint8_t *p, size_t len)
+{
+    const tok_ref_t  *tokens = b->tokens.ptr;
+    uint32_t          mask = (1u << b->hash_log) - 1, at, id;
+    uint64_t          h = tok_hash_bytes(p, len);
+
+    assert(b->hash != NULL);
+    for (at = (uint32_t) h & mask; b->hash[at] != 0; at = (at + 1) & mask) {
+        if ((b->hash[at] ^ h) >> 32) {
+            continue;
+        }
+        id = (uint32_t) b->hash[at] - 1;
+        if (tokens[id].len == len
+            && memcmp(tok_build_text(b, tokens[id]), p, len) == 0)
+        {
+            return id;
+        }
+    }
+    return TOK_NO_ID;
+}
+
+
+static int
+merge_missing(tok_build_t *b, const char *what, const uint8_t *p, size_t len)
+{
+    return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: merge %zu: %s \"%.*s\" "
+                    "is not in the vocabulary", b->merges.n, what,
+                    (int) (len < 60 ? len : 60), (const char *) p);
+}
+
+
+int
+tok_build_merge(tok_build_t *b, const uint8_t *l, size_t l_len,
+    const uint8_t *r, size_t r_len)
+{
+    uint8_t      small[256], *buf = small;
+    tok_merge_t  m;
+    size_t       skip = b->h.prefix.len, len;
+    int          rc = 0;
+
+    if (b->merges.n >= TOK_MERGES_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: more than %u merges",
+                        TOK_MERGES_MAX);
+    }
+    m.rank = (uint32_t) b->merges.n;
+    m.a = tok_build_find(b, l, l_len);
+    m.b = tok_build_find(b, r, r_len);
+    if (m.a == TOK_NO_ID) {
+        return merge_missing(b, "token", l, l_len);
+    }
+    if (m.b == TOK_NO_ID) {
+        return merge_missing(b, "token", r, r_len);
+    }
+    if (r_len < skip) {
+        return merge_missing(b, "the prefix of token", r, r_len);
+    }
+    len = l_len + r_len - skip;
+    if (len > sizeof(small)) {
+        buf = malloc(len);
+        if (buf == NULL) {
+            return no_memory(b);
+        }
+    }
+    memcpy(buf, l, l_len);
+    memcpy(buf + l_len, r + skip, r_len - skip);
+    m.to = tok_build_find(b, buf, len);
+    if (m.to == TOK_NO_ID) {
+        rc = merge_missing(b, "its result", buf, len);
+
+    } else if (tok_vec_room(&b->merges, 1, sizeof(m)) != 0) {
+        rc = no_memory(b);
+
+    } else {
+        ((tok_merge_t *) b->merges.ptr)[b->merges.n++] = m;
+    }
+    if (buf != small) {
+        free(buf);
+    }
+    return rc;
+}
+
+
+int
+tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
+    uint32_t flags)
+{
+    tok_added_t  a = { id, flags, { 0, 0 }, { 0, 0 } };
+    int          rc;
+
+    if (b->added.n >= TOK_ADDED_MAX || len > TOK_TOKEN_BYTES_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: added token %zu of "
+                        "%zu bytes; limits %u and %u", b->added.n, len,
+                        TOK_ADDED_MAX, TOK_TOKEN_BYTES_MAX);
+    }
+    if (id >= TOK_IDS_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: added token id %u, "
+                        "the limit is %u", id, TOK_IDS_MAX - 1);
+    }
+    rc = tok_build_ids(b, id + 1);
+    if (rc == 0) {
+        rc = tok_build_string(b, p, len, &a.text);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    a.norm = a.text;
+    if (tok_vec_room(&b->added, 1, sizeof(a)) != 0) {
+        return no_memory(b);
+    }
+    ((tok_added_t *) b->added.ptr)[b->added.n++] = a;
+    ((uint8_t *) b->flags.ptr)[id] |= (uint8_t)
+        (TOK_F_ADDED | (flags & TOK_A_SPECIAL ? TOK_F_SPECIAL : 0));
+    return 0;
+}
+
+
+int
+tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op)
+{
+    if (list->n >= TOK_OPS_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: more than %u steps in"
+                        " one sequence", TOK_OPS_MAX);
+    }
+    if (tok_vec_room(list, 1, sizeof(*op)) != 0) {
+        return no_memory(b);
+    }
+    ((tok_op_t *) list->ptr)[list->n++] = *op;
+    return 0;
+}
+
+
+static const uint8_t  sect_size[TOK_S_MAX] = {
+    [TOK_S_POOL] = 1, [TOK_S_TOKENS] = sizeof(tok_ref_t), [TOK_S_FLAGS] = 1,
+    [TOK_S_BYTES] = sizeof(tok_ref_t), [TOK_S_FIRST] = sizeof(tok_ref_t),
+    [TOK_S_LAST] = sizeof(tok_ref_t), [TOK_S_HASH] = 8,
+    [TOK_S_MERGES] = sizeof(tok_merge_t), [TOK_S_WORDS] = 8,
+    [TOK_S_BYTE_IDS] = 4, [TOK_S_SCORES] = 8,
+    [TOK_S_TRIE] = sizeof(tok_cell_t), [TOK_S_ADDED] = sizeof(tok_added_t),
+    [TOK_S_ADDED_RAW] = sizeof(tok_cell_t),
+    [TOK_S_ADDED_NORM] = sizeof(tok_cell_t),
+    [TOK_S_NORM] = sizeof(tok_op_t), [TOK_S_PRE] = sizeof(tok_op_t),
+    [TOK_S_POST] = sizeof(tok_op_t), [TOK_S_DECODE] = sizeof(tok_op_t),
+    [TOK_S_EOS] = 4, [TOK_S_CHARSMAP] = 1
+};
+
+
+size_t
+tok_sect_size(int sect)
+{
+    assert(sect >= 0 && sect < TOK_S_MAX);
+    return sect_size[sect];
+}
+
+
+static int
+lay_out(tok_build_t *b, tok_t **t)
+{
+    tok_vec_t    *src[TOK_S_MAX];
+    size_t        at = sizeof(tok_image_t), i, bytes;
+    uint8_t      *block;
+    tok_image_t  *h = &b->h;
+
+    for (i = 0; i < TOK_S_MAX; i++) {
+        src[i] = &b->table[i];
+    }
+    src[TOK_S_POOL] = &b->pool;
+    src[TOK_S_TOKENS] = &b->tokens;
+    src[TOK_S_FLAGS] = &b->flags;
+    src[TOK_S_BYTES] = &b->bytes;
+    src[TOK_S_FIRST] = &b->first;
+    src[TOK_S_LAST] = &b->last;
+    src[TOK_S_SCORES] = &b->scores;
+    src[TOK_S_ADDED] = &b->added;
+    src[TOK_S_NORM] = &b->norm;
+    src[TOK_S_PRE] = &b->pre;
+    src[TOK_S_POST] = &b->post;
+    src[TOK_S_DECODE] = &b->decode;
+    src[TOK_S_EOS] = &b->eos;
+    src[TOK_S_CHARSMAP] = &b->charsmap;
+
+    for (i = 0; i < TOK_S_MAX; i++) {
+        at = (at + 63) & ~(size_t) 63;
+        h->sect[i].off = at;
+        h->sect[i].n = src[i]->n;
+        at += src[i]->n * sect_size[i];
+    }
+    /* Loads of a word may reach 31 bytes over the end of the pool. */
+    bytes = (at + 64 + 4095) & ~(size_t) 4095;
+    block = aligned_alloc(4096, bytes);
+    if (block == NULL) {
+        return no_memory(b);
+    }
+    h->magic = TOK_IMAGE_MAGIC;
+    h->version = TOK_IMAGE_VERSION;
+    h->bytes_header = sizeof(*h);
+    h->bytes = bytes;
+    memset(block, 0, sizeof(*h));
+    memcpy(block, h, sizeof(*h));
+    at = sizeof(*h);
+    for (i = 0; i < TOK_S_MAX; i++) {
+        memset(block + at, 0, h->sect[i].off - at);
+        at = h->sect[i].off + src[i]->n * sect_size[i];
+        if (src[i]->n) {
+            memcpy(block + h->sect[i].off, src[i]->ptr,
+                   src[i]->n * sect_size[i]);
+        }
+    }
+    memset(block + at, 0, bytes - at);
+    return tok_bind(t, block, bytes, false, b->err);
+}
+
+
+int
+tok_build_finish(tok_build_t *b, tok_t **t)
+{
+    tok_vec_t  *hash = &b->table[TOK_S_HASH];
+    int         rc;
+
+    *t = NULL;
+    assert(b->hash != NULL);
+    b->h.n_ids = (uint32_t) b->tokens.n;
+    rc = tok_tables_added(b);
+    if (rc == 0) {
+        rc = tok_tables_decode(b);
+    }
+    if (rc == 0 && b->h.model == TOK_M_BPE) {
+        rc = tok_tables_bpe(b);
+    }
+    if (rc == 0 && (b->h.model == TOK_M_UNIGRAM
+                    || b->h.model == TOK_M_WORDPIECE))
+    {
+        rc = tok_tables_trie(b);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    b->h.hash_log = b->hash_log;
+    hash->ptr = b->hash;
+    hash->n = hash->cap = (size_t) 1 << b->hash_log;
+    b->hash = NULL;
+    return lay_out(b, t);
+}

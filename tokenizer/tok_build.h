@@ -1,0 +1,96 @@
+/*
+ * tok_build.h: collects what a file says and makes the image of it.  Used by
+ * the readers of the formats; one builder per load, one thread.
+ */
+
+#ifndef TOK_BUILD_H
+#define TOK_BUILD_H
+
+
+#include "tokenizer/tok_int.h"
+
+
+typedef struct {
+    tok_vec_t     pool;             /* uint8_t */
+    tok_vec_t     tokens;           /* tok_ref_t */
+    tok_vec_t     flags;            /* uint8_t */
+    tok_vec_t     bytes, first, last;           /* tok_ref_t */
+    tok_vec_t     merges;           /* tok_merge_t, file order */
+    tok_vec_t     scores;           /* double */
+    tok_vec_t     added;            /* tok_added_t */
+    tok_vec_t     norm, pre, post, decode;      /* tok_op_t */
+    tok_vec_t     eos;              /* uint32_t */
+    tok_vec_t     charsmap;         /* uint8_t */
+    tok_vec_t     table[TOK_S_MAX]; /* finished tables */
+    uint64_t     *hash;             /* spelling to id while building */
+    uint32_t      hash_log;
+    tok_image_t   h;
+    tok_err_t    *err;
+} tok_build_t;
+
+
+void tok_build_init(tok_build_t *b, tok_err_t *err);
+void tok_build_free(tok_build_t *b);
+
+int tok_build_string(tok_build_t *b, const char *p, size_t len,
+    tok_ref_t *ref);
+const uint8_t *tok_build_text(const tok_build_t *b, tok_ref_t ref);
+
+/* Room for n ids, all unused. */
+int tok_build_ids(tok_build_t *b, uint32_t n);
+
+/* A token of the model; TOK_E_FORMAT if the id is taken. */
+int tok_build_token(tok_build_t *b, uint32_t id, const char *p, size_t len);
+
+/*
+ * Indexes the tokens (call once all are there); then tok_build_find works.
+ * unique: the same spelling twice is an error, else the first one counts.
+ */
+int tok_build_index(tok_build_t *b, bool unique);
+uint32_t tok_build_find(const tok_build_t *b, const uint8_t *p, size_t len);
+
+int tok_build_merge(tok_build_t *b, const uint8_t *l, size_t l_len,
+    const uint8_t *r, size_t r_len);
+int tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
+    uint32_t flags);
+int tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op);
+
+/* Collects the ids that end a generation; added tokens must be there. */
+int tok_build_eos(tok_build_t *b);
+
+/* Makes the tables and the image; *t is the caller's. */
+int tok_build_finish(tok_build_t *b, tok_t **t);
+
+
+/* --- tok_trie.c --------------------------------------------------------- */
+
+typedef struct {
+    const uint8_t  *ptr;
+    uint32_t        len;
+    uint32_t        value;
+} tok_key_t;
+
+/* A double array of the keys (sorted here); equal keys: the last counts. */
+int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n);
+
+
+/* --- tok_tables.c ------------------------------------------------------- */
+
+int tok_tables_bpe(tok_build_t *b);
+int tok_tables_decode(tok_build_t *b);
+int tok_tables_added(tok_build_t *b);
+int tok_tables_trie(tok_build_t *b);
+int tok_tables_bytes(tok_build_t *b);
+
+
+/* --- tok_image.c -------------------------------------------------------- */
+
+/* Bytes of one element of a section. */
+size_t tok_sect_size(int sect);
+
+/* Takes a block (malloc'ed, or mapped) and sets up a tok_t on it. */
+int tok_bind(tok_t **t, void *block, size_t len, bool mapped,
+    tok_err_t *err);
+
+
+#endif /* TOK_BUILD_H */

@@ -1,0 +1,175 @@
+/*
+ * tok_core.h: encode and decode internals: the scratch, the stages, the
+ * models.
+ */
+
+#ifndef TOK_CORE_H
+#define TOK_CORE_H
+
+
+#include "tokenizer/tok_int.h"
+
+
+/*
+ * The word cache remembers what words merge to.  A short word has up to 15
+ * bytes, zero padded, its length in the last byte of the key: so keys are
+ * exact.  n - 1 is in the two top bits of the first id.
+ */
+typedef struct {
+    uint64_t  k0, k1;
+    uint32_t  ids[4];
+} tok_short_t;
+
+#define TOK_SHORT_BYTES  15
+#define TOK_LONG_BYTES   32
+#define TOK_LONG_IDS     6
+
+typedef struct {
+    uint64_t  k[4];
+    uint32_t  n_len;                /* n << 8 | len; 0: empty */
+    uint32_t  ids[TOK_LONG_IDS];
+    uint32_t  spare;
+} tok_long_t;
+
+_Static_assert(sizeof(tok_short_t) == 32, "half a cache line");
+_Static_assert(sizeof(tok_long_t) == 64, "one cache line");
+_Static_assert(TOK_IDS_MAX <= 1u << 30, "two bits of an id are free");
+
+/* A symbol of a long word while it is merged. */
+typedef struct {
+    uint32_t  id;
+    uint32_t  prev, next;           /* UINT32_MAX: none */
+    uint32_t  len;                  /* bytes; 0: merged away */
+} tok_sym_t;
+
+typedef struct {
+    uint64_t  key;                  /* rank << 32 | position */
+    uint32_t  to;
+} tok_heap_t;
+
+/* A piece of the normalized text. */
+typedef struct {
+    uint32_t  begin, end;
+    uint32_t  shift;                /* of its original text */
+    uint32_t  id;                   /* an added token, or TOK_NO_ID */
+} tok_piece_t;
+
+/* Normalized text with, for each byte, the original bytes it stands for. */
+typedef struct {
+    tok_vec_t  text;                /* uint8_t */
+    tok_vec_t  align;               /* tok_span_t, if alignments are kept */
+} tok_ntext_t;
+
+struct tok_scratch {
+    const tok_t  *owner;
+    uint64_t      serial;
+    uint64_t      grown;
+    tok_short_t  *shorts;
+    tok_long_t   *longs;
+    tok_vec_t     ids;              /* uint32_t */
+    tok_vec_t     spans;            /* tok_span_t: bytes, later characters */
+    tok_vec_t     out_ids, out_spans, out_types, out_special, out_mask;
+    tok_vec_t     syms;             /* tok_sym_t */
+    tok_vec_t     heap;             /* tok_heap_t */
+    tok_vec_t     small;            /* uint32_t pairs of a word */
+    tok_vec_t     pieces, pieces2;  /* tok_piece_t */
+    tok_vec_t     cuts;             /* tok_cut_t of pattern matches */
+    tok_ntext_t   norm, norm2;
+    tok_vec_t     path, cuts2;      /* Unigram: nodes, tok_span_t */
+    tok_vec_t     text;             /* decode */
+    tok_vec_t     text2, refs, refs2;
+    tok_vec_t     tmp1, tmp2, tmp3; /* uint8_t */
+    bool          want_spans;
+    bool          keep_align;       /* offsets, or a step that needs them */
+    size_t        bad_at;
+    void         *match;            /* PCRE2 match data */
+};
+
+#define tok_ids(s)    ((uint32_t *) (s)->ids.ptr)
+#define tok_spans(s)  ((tok_span_t *) (s)->spans.ptr)
+
+
+/* tok_scratch.c: room for n more elements; counts allocations. */
+int tok_room(tok_scratch_t *s, tok_vec_t *v, size_t more, size_t size);
+int tok_scratch_adopt(tok_scratch_t *s, const tok_t *t);
+
+/* tok_added.c */
+typedef struct {
+    size_t    begin, end;
+    size_t    resume;               /* where the search goes on */
+    uint32_t  id;
+} tok_match_t;
+
+/*
+ * The next added token at or after *at: text before it is plain.  Returns
+ * false if there is none.  from: end of the match before, which lstrip may
+ * not reach.
+ */
+bool tok_added_next(const tok_t *t, const uint8_t *text, size_t len,
+    bool normalized, bool special, size_t at, size_t from, tok_match_t *m);
+const tok_added_t *tok_added_find(const tok_t *t, uint32_t id);
+
+/* tok_bpe.c: each appends ids (and spans, relative to base) of one word. */
+int tok_bpe_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
+int tok_bpe_chars(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
+int tok_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
+int tok_wordlevel(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
+int tok_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
+
+uint32_t tok_model_find(const tok_t *t, const uint8_t *p, size_t len);
+uint32_t tok_word_find(const tok_t *t, const uint8_t *p, size_t len);
+
+/* tok_fast.c: byte-level BPE straight on the text. */
+int tok_fast_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, size_t base);
+
+/*
+ * tok_scan.c: the end of the piece that starts at p (p < end).  *limit is
+ * NULL for the first piece of a text and the scanner's own after.
+ */
+const uint8_t *tok_scan(uint32_t pattern, const uint8_t *p,
+    const uint8_t *end, const uint8_t **limit);
+
+/* tok_post.c */
+int tok_post_run(const tok_t *t, tok_scratch_t *s, size_t n_first, bool pair,
+    unsigned flags, tok_result_t *out);
+
+/* tok_decode.c */
+int tok_decode_token(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    size_t len, bool first, bool last, size_t n_ops, tok_vec_t *out);
+tok_str_t tok_shown(const tok_t *t, uint32_t id);
+
+
+static inline uint32_t
+tok_merge_slot(uint64_t key, uint32_t mask)
+{
+    return (uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
+}
+
+
+/* The merge of a pair, or NULL. */
+static inline const tok_merge_t *
+tok_merge_find(const tok_t *t, uint32_t a, uint32_t b)
+{
+    uint64_t            key = (uint64_t) a << 32 | b;
+    uint32_t            at = tok_merge_slot(key, t->merge_mask);
+    const tok_merge_t  *m;
+
+    for (;; at = (at + 1) & t->merge_mask) {
+        m = &t->merges[at];
+        if (m->a == a && m->b == b) {
+            return m;
+        }
+        if (m->a == TOK_NO_ID) {
+            return NULL;
+        }
+    }
+}
+
+
+#endif /* TOK_CORE_H */

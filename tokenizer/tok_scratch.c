@@ -1,0 +1,106 @@
+/*
+ * tok_scratch.c: the caller's working memory.
+ */
+
+#include "tokenizer/tok_core.h"
+#include "tokenizer/tok_pattern.h"
+
+#include <stdlib.h>
+
+
+tok_scratch_t *
+tok_scratch_new(void)
+{
+    tok_scratch_t  *s = calloc(1, sizeof(*s));
+
+    if (s == NULL) {
+        return NULL;
+    }
+    s->shorts = aligned_alloc(64, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
+    s->longs = aligned_alloc(64, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+    s->match = tok_pattern_match_new();
+    if (s->shorts == NULL || s->longs == NULL || s->match == NULL) {
+        tok_scratch_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+
+void
+tok_scratch_free(tok_scratch_t *s)
+{
+    tok_vec_t  *all[32];
+    size_t      n = 0, i;
+
+    if (s == NULL) {
+        return;
+    }
+    all[n++] = &s->ids;
+    all[n++] = &s->spans;
+    all[n++] = &s->out_ids;
+    all[n++] = &s->out_spans;
+    all[n++] = &s->out_types;
+    all[n++] = &s->out_special;
+    all[n++] = &s->out_mask;
+    all[n++] = &s->syms;
+    all[n++] = &s->heap;
+    all[n++] = &s->small;
+    all[n++] = &s->pieces;
+    all[n++] = &s->pieces2;
+    all[n++] = &s->cuts;
+    all[n++] = &s->norm.text;
+    all[n++] = &s->norm.align;
+    all[n++] = &s->norm2.text;
+    all[n++] = &s->norm2.align;
+    all[n++] = &s->cuts2;
+    all[n++] = &s->path;
+    all[n++] = &s->text;
+    all[n++] = &s->text2;
+    all[n++] = &s->refs;
+    all[n++] = &s->refs2;
+    all[n++] = &s->tmp1;
+    all[n++] = &s->tmp2;
+    all[n++] = &s->tmp3;
+    assert(n <= sizeof(all) / sizeof(all[0]));
+    for (i = 0; i < n; i++) {
+        tok_vec_free(all[i]);
+    }
+    tok_pattern_match_free(s->match);
+    free(s->shorts);
+    free(s->longs);
+    free(s);
+}
+
+
+uint64_t
+tok_scratch_grown(const tok_scratch_t *s)
+{
+    return s->grown;
+}
+
+
+int
+tok_room(tok_scratch_t *s, tok_vec_t *v, size_t more, size_t size)
+{
+    if (more <= v->cap - v->n) {
+        return 0;
+    }
+    s->grown++;
+    return tok_vec_room(v, more, size);
+}
+
+
+/* The word cache holds ids of one vocabulary only. */
+int
+tok_scratch_adopt(tok_scratch_t *s, const tok_t *t)
+{
+    if (s->owner != t || s->serial != t->serial) {
+        memset(s->shorts, 0, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
+        memset(s->longs, 0, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+        s->owner = t;
+        s->serial = t->serial;
+    }
+    s->bad_at = 0;
+    return 0;
+}

@@ -1,0 +1,347 @@
+/*
+ * tok_ucd.c: Unicode normalization forms, lower case, scripts and grapheme
+ * clusters, from tables that tools/gen_ucd.py took from the reference.
+ * Standard: UAX #15 (forms), UAX #29 (clusters).
+ */
+
+#include "tokenizer/tok_norm.h"
+#include "tokenizer/tok_pretok.h"
+#include "tokenizer/tok_ucd.h"
+#include "tokenizer/tok_ucd.inc"
+
+
+#define HANGUL_S  0xac00u
+#define HANGUL_L  0x1100u
+#define HANGUL_V  0x1161u
+#define HANGUL_T  0x11a7u
+#define HANGUL_N  11172u
+
+/* Marks of one character that are sorted together; more is absurd text. */
+#define MARKS_MAX  64
+
+#define ROW(name, cp) \
+    tok_##name##_block[(uint32_t) tok_##name##_index[(cp) >> 7] * 128 \
+                       + ((cp) & 127)]
+
+typedef struct {
+    uint32_t  c;
+    int       change;
+    uint8_t   ccc;
+} mark_t;
+
+/* Recomposition: the character being built and the marks it left behind. */
+typedef struct {
+    tok_edit_t  *e;
+    tok_vec_t   *marks;             /* of the scratch: mark_t */
+    bool         compose;
+    bool         have;
+    mark_t       base;
+    int          last_ccc;          /* -1: none */
+    size_t       n_sort;            /* start of what is still to sort */
+} form_t;
+
+
+static inline uint32_t
+ccc_of(uint32_t c)
+{
+    return c < 0x300 ? 0 : ROW(ccc, c);
+}
+
+
+uint32_t
+tok_script(uint32_t cp)
+{
+    return ROW(script, cp);
+}
+
+
+uint32_t
+tok_cluster_class(uint32_t cp)
+{
+    return ROW(gcb, cp);
+}
+
+
+/* --- composing --------------------------------------------------------- */
+
+static uint32_t
+compose(uint32_t a, uint32_t b)
+{
+    size_t           lo = 0, hi = sizeof(tok_compose) / 12, mid;
+    const uint32_t  *p;
+
+    if (a >= HANGUL_L && a < HANGUL_L + 19 && b >= HANGUL_V
+        && b < HANGUL_V + 21)
+    {
+        return HANGUL_S + ((a - HANGUL_L) * 21 + (b - HANGUL_V)) * 28;
+    }
+    if (a >= HANGUL_S && a < HANGUL_S + HANGUL_N && (a - HANGUL_S) % 28 == 0
+        && b > HANGUL_T && b < HANGUL_T + 28)
+    {
+        return a + (b - HANGUL_T);
+    }
+    while (lo < hi) {
+        mid = lo + (hi - lo) / 2;
+        p = &tok_compose[3 * mid];
+        if (p[0] < a || (p[0] == a && p[1] < b)) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    p = &tok_compose[3 * lo];
+    return lo < sizeof(tok_compose) / 12 && p[0] == a && p[1] == b ? p[2] : 0;
+}
+
+
+static void
+flush_marks(form_t *f, tok_vec_t *held)
+{
+    const mark_t  *m = held->ptr;
+    size_t         i;
+
+    for (i = 0; i < held->n; i++) {
+        tok_edit_put(f->e, m[i].c, m[i].change);
+    }
+    held->n = 0;
+}
+
+
+static int
+hold(form_t *f, mark_t m)
+{
+    tok_vec_t  *held = &f->e->s->refs2;
+    int         rc = tok_room(f->e->s, held, 2, sizeof(mark_t));
+
+    if (rc == 0) {
+        ((mark_t *) held->ptr)[held->n++] = m;
+    }
+    return rc;
+}
+
+
+/* One character in canonical order; writes what cannot change any more. */
+static int
+recompose(form_t *f, mark_t m)
+{
+    tok_vec_t  *held = &f->e->s->refs2;
+    uint32_t    r;
+
+    if (!f->compose) {
+        tok_edit_put(f->e, m.c, m.change);
+        return f->e->rc;
+    }
+    if (!f->have) {
+        if (m.ccc != 0) {
+            tok_edit_put(f->e, m.c, m.change);
+
+        } else {
+            f->have = true;
+            f->base = m;
+        }
+        return f->e->rc;
+    }
+    if (f->last_ccc < 0 || f->last_ccc < m.ccc) {
+        r = compose(f->base.c, m.c);
+        if (r != 0) {
+            f->base.c = r;
+            f->base.change += m.change - 1;
+            return 0;
+        }
+        if (m.ccc != 0 || f->last_ccc >= 0) {
+            f->last_ccc = m.ccc;
+            return hold(f, m);
+        }
+
+    } else if (m.ccc != 0) {
+        f->last_ccc = m.ccc;
+        return hold(f, m);
+    }
+    /* A new base: the old one and its marks are done. */
+    tok_edit_put(f->e, f->base.c, f->base.change);
+    flush_marks(f, held);
+    f->base = m;
+    f->last_ccc = -1;
+    return f->e->rc;
+}
+
+
+/* --- decomposing ------------------------------------------------------- */
+
+/* Writes the waiting marks in canonical order (a stable sort). */
+static int
+flush_sorted(form_t *f)
+{
+    mark_t  *m = f->marks->ptr, x;
+    size_t   n = f->marks->n, count[256] = { 0 }, i, k, sum = 0;
+    mark_t  *to;
+    int      rc = 0;
+
+    if (n == 0) {
+        return 0;
+    }
+    if (n <= MARKS_MAX) {
+        for (i = 1; i < n; i++) {
+            x = m[i];
+            for (k = i; k > 0 && m[k - 1].ccc > x.ccc; k--) {
+                m[k] = m[k - 1];
+            }
+            m[k] = x;
+        }
+
+    } else {
+        /* Counting sort, for texts that are nothing but marks. */
+        rc = tok_room(f->e->s, f->marks, n, sizeof(mark_t));
+        if (rc != 0) {
+            return rc;
+        }
+        m = f->marks->ptr;
+        to = m + n;
+        for (i = 0; i < n; i++) {
+            count[m[i].ccc]++;
+        }
+        for (i = 0; i < 256; i++) {
+            k = count[i];
+            count[i] = sum;
+            sum += k;
+        }
+        for (i = 0; i < n; i++) {
+            to[count[m[i].ccc]++] = m[i];
+        }
+        memcpy(m, to, n * sizeof(*m));
+    }
+    for (i = 0; i < n && rc == 0; i++) {
+        rc = recompose(f, m[i]);
+    }
+    f->marks->n = 0;
+    return rc;
+}
+
+
+static int
+push(form_t *f, uint32_t c, bool first)
+{
+    mark_t  m = { c, first ? 0 : 1, (uint8_t) ccc_of(c) };
+    int     rc;
+
+    if (m.ccc == 0) {
+        rc = flush_sorted(f);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    rc = tok_room(f->e->s, f->marks, 1, sizeof(m));
+    if (rc == 0) {
+        ((mark_t *) f->marks->ptr)[f->marks->n++] = m;
+    }
+    return rc;
+}
+
+
+static int
+decompose(form_t *f, uint32_t c, bool compat)
+{
+    uint32_t  v, s, i;
+    int       rc = 0;
+
+    if (c >= HANGUL_S && c < HANGUL_S + HANGUL_N) {
+        s = c - HANGUL_S;
+        rc = push(f, HANGUL_L + s / 588, true);
+        if (rc == 0) {
+            rc = push(f, HANGUL_V + s % 588 / 28, false);
+        }
+        return rc == 0 && s % 28 ? push(f, HANGUL_T + s % 28, false) : rc;
+    }
+    v = c < 0xa0 ? 0 : compat ? tok_nfkd_map[ROW(nfkd, c)]
+                              : tok_nfd_map[ROW(nfd, c)];
+    if (v == 0) {
+        return push(f, c, true);
+    }
+    for (i = 0; i < (v & 31) && rc == 0; i++) {
+        rc = push(f, tok_ucd_pool[(v >> 5) + i], i == 0);
+    }
+    return rc;
+}
+
+
+int
+tok_edit_form(tok_edit_t *e, uint16_t type)
+{
+    bool     compat = type == TOK_N_NFKC || type == TOK_N_NFKD;
+    form_t   f = { .e = e, .last_ccc = -1 };
+    size_t   i, n;
+    int      rc = 0;
+
+    f.marks = &e->s->refs;
+    f.compose = type == TOK_N_NFC || type == TOK_N_NFKC;
+    f.marks->n = 0;
+    e->s->refs2.n = 0;
+    for (i = 0; i < e->len && rc == 0 && e->rc == 0; i += n) {
+        rc = decompose(&f, tok_utf8_get(e->text + i, &n), compat);
+    }
+    if (rc == 0) {
+        rc = flush_sorted(&f);
+    }
+    if (rc == 0 && f.have) {
+        tok_edit_put(e, f.base.c, f.base.change);
+        flush_marks(&f, &e->s->refs2);
+    }
+    return rc != 0 ? rc : e->rc;
+}
+
+
+/* --- case -------------------------------------------------------------- */
+
+int
+tok_edit_lower(tok_edit_t *e)
+{
+    uint32_t  c, v, k;
+    size_t    i, n;
+
+    for (i = 0; i < e->len && e->rc == 0; i += n) {
+        c = tok_utf8_get(e->text + i, &n);
+        v = tok_lower_map[ROW(lower, c)];
+        if (v == 0) {
+            tok_edit_put(e, c, 0);
+            continue;
+        }
+        for (k = 0; k < (v & 31); k++) {
+            tok_edit_put(e, tok_ucd_pool[(v >> 5) + k], k > 0);
+        }
+    }
+    return e->rc;
+}
+
+
+/* --- quick check ------------------------------------------------------- */
+
+/*
+ * True if the text is surely in form C: no character changes by itself or may
+ * compose with one before it, and marks are in order.
+ */
+bool
+tok_is_nfc_sure(const uint8_t *p, size_t len)
+{
+    uint32_t  c, v, last = 0;
+    size_t    i = 0, n;
+
+    while (i < len) {
+        while (len - i >= 8
+               && (tok_load64(p + i) & 0x8080808080808080ull) == 0)
+        {
+            i += 8;
+            last = 0;
+        }
+        if (i == len) {
+            break;
+        }
+        c = tok_utf8_get(p + i, &n);
+        v = c >= 0x300 ? ROW(sure, c) : 0;
+        if (v == 255 || (v != 0 && v < last)) {
+            return false;
+        }
+        last = v;
+        i += n;
+    }
+    return true;
+}

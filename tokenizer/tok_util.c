@@ -1,0 +1,143 @@
+/*
+ * tok_util.c: errors, checked sums, growing arrays, whole files.
+ */
+
+#include "tokenizer/tok_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+
+int
+tok_fail(tok_err_t *err, int code, const char *fmt, ...)
+{
+    va_list  args;
+
+    assert(code < 0);
+    if (err != NULL) {
+        err->code = code;
+        va_start(args, fmt);
+        (void) vsnprintf(err->msg, sizeof(err->msg), fmt, args);
+        va_end(args);
+    }
+    return code;
+}
+
+
+bool
+chk_add(size_t a, size_t b, size_t *sum)
+{
+    return !__builtin_add_overflow(a, b, sum);
+}
+
+
+bool
+chk_mul(size_t a, size_t b, size_t *product)
+{
+    return !__builtin_mul_overflow(a, b, product);
+}
+
+
+int
+tok_vec_room(tok_vec_t *v, size_t more, size_t size)
+{
+    void    *ptr;
+    size_t   want, bytes, cap;
+
+    assert(v->n <= v->cap && size > 0);
+    if (more <= v->cap - v->n) {
+        return 0;
+    }
+    if (!chk_add(v->n, more, &want)) {
+        return TOK_E_NOMEM;
+    }
+    cap = want + want / 2 + 16;
+    if (cap < want || !chk_mul(cap, size, &bytes)) {
+        return TOK_E_NOMEM;
+    }
+    ptr = realloc(v->ptr, bytes);
+    if (ptr == NULL) {
+        return TOK_E_NOMEM;
+    }
+    v->ptr = ptr;
+    v->cap = cap;
+    return 0;
+}
+
+
+void
+tok_vec_free(tok_vec_t *v)
+{
+    free(v->ptr);
+    v->ptr = NULL;
+    v->n = 0;
+    v->cap = 0;
+}
+
+
+static int
+read_all(int fd, const char *path, char *buf, size_t len, tok_err_t *err)
+{
+    size_t   have = 0;
+    ssize_t  n;
+
+    while (have < len) {
+        n = read(fd, buf + have, len - have);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return tok_fail(err, TOK_E_IO, "%s: read stopped after %zu of %zu "
+                            "bytes: %s", path, have, len,
+                            n < 0 ? strerror(errno) : "end of file");
+        }
+        have += (size_t) n;
+    }
+    return 0;
+}
+
+
+int
+tok_read_file(const char *path, size_t max, char **data, size_t *len,
+    tok_err_t *err)
+{
+    struct stat  st;
+    char        *buf;
+    int          fd, rc;
+
+    *data = NULL;
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return tok_fail(err, TOK_E_IO, "%s: %s", path, strerror(errno));
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void) close(fd);
+        return tok_fail(err, TOK_E_IO, "%s: not a regular file", path);
+    }
+    if ((uint64_t) st.st_size > max) {
+        (void) close(fd);
+        return tok_fail(err, TOK_E_LIMIT, "%s: %lld bytes, the limit is %zu",
+                        path, (long long) st.st_size, max);
+    }
+    buf = malloc((size_t) st.st_size + 1);
+    if (buf == NULL) {
+        (void) close(fd);
+        return tok_fail(err, TOK_E_NOMEM, "%s: no memory for %lld bytes",
+                        path, (long long) st.st_size);
+    }
+    rc = read_all(fd, path, buf, (size_t) st.st_size, err);
+    (void) close(fd);
+    if (rc != 0) {
+        free(buf);
+        return rc;
+    }
+    buf[st.st_size] = '\0';
+    *data = buf;
+    *len = (size_t) st.st_size;
+    return 0;
+}

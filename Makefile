@@ -128,6 +128,16 @@ $(O)/stress/%: $(O)/obj/tests/stress/%.o $(LIBSHR)
 	$(CC) $(SANFLAGS) -o $@ $^ -lpthread
 .PRECIOUS: $(O)/obj/tests/stress/%.o
 
+# Simulations: tests/sim/sim_*.c, longer runs with seeds; `make sim` builds.
+SIM_BIN    := $(patsubst tests/sim/%.c,$(O)/tests/sim/%,$(wildcard \
+                tests/sim/sim_*.c))
+sim: $(SIM_BIN)
+$(O)/tests/sim/%: $(O)/obj/tests/sim/%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS)
+.PRECIOUS: $(O)/obj/tests/sim/%.o
+.PHONY: sim
+
 test: $(TEST_BIN)
 	tests/tools/run_unit.sh $(TEST_BIN)
 

@@ -37,6 +37,7 @@ typedef struct {
     uint64_t      ns_step, ns_token;
     uint32_t      largest_with_decode;
     int           fail_at;      /* this step fails; 0: none */
+    uint32_t      corrupt;      /* one in so many tokens is written wrongly */
 } fake_eng_t;
 
 
@@ -241,7 +242,8 @@ fake_step(void *ctx, const eng_tok_t *toks, uint32_t n, const float **logits)
                || toks[i].pos == q->len);
         page = q->pages[toks[i].pos / FAKE_PAGE];
         assert(e->refs[page] == 1);
-        e->kv[page * FAKE_PAGE + toks[i].pos % FAKE_PAGE] = toks[i].token;
+        e->kv[page * FAKE_PAGE + toks[i].pos % FAKE_PAGE] = toks[i].token
+            + (e->corrupt != 0 && (e->tokens + i) % e->corrupt == 0);
         q->len++;
         singles += (i == 0 || toks[i].seq != toks[i - 1].seq)
                    && (i + 1 == n || toks[i].seq != toks[i + 1].seq);

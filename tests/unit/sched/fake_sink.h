@@ -15,9 +15,13 @@
 #include "worker/wrk_sched.h"
 
 
+/* A simulation with thousands of them brings its own, smaller ones. */
+#ifndef SINK_TEXT_MAX
 #define SINK_TEXT_MAX     8192u
 #define SINK_CHOICES      128u
 #define SINK_LOGPROBS_MAX 512u
+#define SINK_IDS_MAX      4096u
+#endif
 
 
 typedef struct {
@@ -37,7 +41,7 @@ typedef struct {
     shr_error_t    failed;
     char           message[1024];   /* param, then message */
     uint32_t       nids, noffsets;
-    uint32_t       ids[4096];
+    uint32_t       ids[SINK_IDS_MAX];
     uint32_t       nlogprobs;
     struct {
         uint32_t  id, n, offset;
@@ -116,7 +120,7 @@ sink_frame(sink_t *k, uint32_t type, uint32_t choice, const uint8_t *p,
         break;
 
     case SHR_F_IDS:
-        assert(len / 4 <= 4096 - k->nids);
+        assert(len / 4 <= SINK_IDS_MAX - k->nids);
         memcpy(k->ids + k->nids, p, len);
         k->nids += (uint32_t) len / 4;
         break;

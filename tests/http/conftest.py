@@ -25,7 +25,7 @@ SMOLLM2_SERVER = """
         location /v1/        { infer_pass smollm2; }
         location = /status   { infer_status; }
         location = /metrics  { infer_metrics; }
-        location = /readyz   { infer_status; }
+        location = /readyz   { infer_pass smollm2; }
 """
 
 

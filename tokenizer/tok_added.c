@@ -110,6 +110,7 @@ tok_added_next(const tok_t *t, const uint8_t *text, size_t len,
         assert(i < t->n_added && n > 0);
         a = &t->added[i];
         m->begin = at;
+        m->raw = at;
         m->end = at + n;
         m->resume = at + n;
         m->id = a->id;

@@ -82,6 +82,8 @@ struct tok_scratch {
     bool          want_spans;
     bool          keep_align;       /* offsets, or a step that needs them */
     size_t        bad_at;
+    const tok_range_t *plain;       /* no special tokens here; the caller's */
+    size_t        n_plain;
     void         *match;            /* PCRE2 match data */
 };
 
@@ -96,6 +98,7 @@ int tok_scratch_adopt(tok_scratch_t *s, const tok_t *t);
 /* tok_added.c */
 typedef struct {
     size_t    begin, end;
+    size_t    raw;                  /* where its own bytes begin, up to resume */
     size_t    resume;               /* where the search goes on */
     uint32_t  id;
 } tok_match_t;

@@ -225,13 +225,31 @@ spans_to_chars(tok_scratch_t *s, const uint8_t *text, size_t len, size_t from)
 
 /* --- one text ---------------------------------------------------------- */
 
+/*
+ * Whether bytes begin..end-1 touch a plain range.  *k goes up only: callers ask
+ * in ascending order, so that all questions together are linear.
+ */
+static bool
+in_plain(const tok_scratch_t *s, size_t *k, size_t begin, size_t end)
+{
+    const tok_range_t  *r = s->plain;
+
+    while (*k < s->n_plain
+           && (r[*k].end <= begin || r[*k].begin == r[*k].end))
+    {
+        (*k)++;
+    }
+    return *k < s->n_plain && r[*k].begin < end;
+}
+
+
 static int
 encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
     unsigned flags)
 {
     const uint8_t  *text = (const uint8_t *) in;
     bool            special = flags & TOK_PARSE_SPECIAL;
-    size_t          done = 0, at = 0, from = s->ids.n;
+    size_t          done = 0, at = 0, from = s->ids.n, k = 0, k_text = 0;
     tok_match_t     m;
     int             rc = 0;
 
@@ -245,9 +263,13 @@ encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
     while (rc == 0 && t->n_raw
            && tok_added_next(t, text, len, false, special, at, done, &m))
     {
+        if (in_plain(s, &k, m.raw, m.resume) && tok_is_special(t, m.id)) {
+            at = m.resume;
+            continue;
+        }
         if (m.begin > done) {
             rc = encode_plain(t, s, text + done, m.begin - done, done,
-                              special);
+                              special && !in_plain(s, &k_text, done, m.begin));
         }
         if (rc == 0 && m.end > m.begin) {
             rc = push_id(s, m.id, m.begin, m.end);
@@ -256,7 +278,8 @@ encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
         at = m.resume;
     }
     if (rc == 0 && len > done) {
-        rc = encode_plain(t, s, text + done, len - done, done, special);
+        rc = encode_plain(t, s, text + done, len - done, done,
+                          special && !in_plain(s, &k_text, done, len));
     }
     if (rc == 0 && s->want_spans) {
         rc = spans_to_chars(s, text, len, from);
@@ -300,7 +323,31 @@ int
 tok_encode(const tok_t *t, tok_scratch_t *s, const char *text, size_t len,
     unsigned flags, tok_result_t *out)
 {
+    s->n_plain = 0;
     return encode_both(t, s, text, len, NULL, 0, false, flags, out);
+}
+
+
+int
+tok_encode_chat(const tok_t *t, tok_scratch_t *s, const char *text,
+    size_t len, const tok_range_t *plain, size_t n_plain, unsigned flags,
+    tok_result_t *out)
+{
+    size_t  i, last = 0;
+
+    for (i = 0; i < n_plain; i++) {
+        if (plain[i].begin < last || plain[i].end < plain[i].begin
+            || plain[i].end > len)
+        {
+            memset(out, 0, sizeof(*out));
+            return TOK_E_ARG;
+        }
+        last = plain[i].end;
+    }
+    s->plain = plain;
+    s->n_plain = n_plain;
+    return encode_both(t, s, text, len, NULL, 0, false,
+                       flags | TOK_PARSE_SPECIAL, out);
 }
 
 
@@ -309,5 +356,6 @@ tok_encode_pair(const tok_t *t, tok_scratch_t *s, const char *a,
     size_t a_len, const char *b, size_t b_len, unsigned flags,
     tok_result_t *out)
 {
+    s->n_plain = 0;
     return encode_both(t, s, a, a_len, b, b_len, true, flags, out);
 }

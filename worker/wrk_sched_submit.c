@@ -366,6 +366,8 @@ wrk_submit_texts(wrk_sched_t *s, wrk_request_t *r)
     uint32_t     i;
     const char  *text;
 
+    at = NULL;
+
     if (wrk_enc_texts(s->enc, &s->req, &s->prompts, &text, &s->err) != 0) {
         return -1;
     }

@@ -304,14 +304,15 @@ ngx_http_infer_error_page(ngx_http_request_t *r, ngx_uint_t status)
 ngx_int_t
 ngx_http_infer_send_error(ngx_http_infer_ctx_t *ctx)
 {
-    ngx_uint_t           status;
+    ngx_uint_t           status, level;
     ngx_http_request_t  *r;
 
     r = ctx->request;
     status = ctx->error.status;
 
-    ngx_log_error(status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO,
-                  r->connection->log, 0, "infer: %ui %s: %V", status,
+    level = status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
+
+    ngx_log_error(level, r->connection->log, 0, "infer: %ui %s: %V", status,
                   ctx->error.code != NULL ? ctx->error.code : "error",
                   &ctx->error.message);
 

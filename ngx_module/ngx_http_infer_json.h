@@ -131,4 +131,15 @@ int ngx_http_infer_json_next(ngx_http_infer_json_iter_t *iter,
     ngx_http_infer_json_value_t *element);
 
 
+/*
+ * Shared by the two files of the door: four hex digits; the hash of what a name
+ * stands for; whether two names stand for the same (plain: b has no escapes).
+ */
+int ngx_http_infer_json_hex4(const unsigned char *p, const unsigned char *end,
+    unsigned *v);
+unsigned ngx_http_infer_json_hash(const unsigned char *name, size_t len);
+int ngx_http_infer_json_same(const unsigned char *a, size_t a_len,
+    const unsigned char *b, size_t b_len, int plain);
+
+
 #endif /* NGX_HTTP_INFER_JSON_H */

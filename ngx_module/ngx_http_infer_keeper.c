@@ -456,6 +456,7 @@ ngx_http_infer_keeper_spawn(ngx_http_infer_pool_t *pool)
 {
     ngx_pid_t                 pid;
     ngx_str_t                *worker;
+    ngx_uint_t                level;
     ngx_http_infer_keeper_t  *k;
 
     k = &pool->keeper;
@@ -477,8 +478,9 @@ ngx_http_infer_keeper_spawn(ngx_http_infer_pool_t *pool)
         return;
     }
 
-    ngx_log_error(k->starts > 1 ? NGX_LOG_ERR : NGX_LOG_NOTICE,
-                  ngx_cycle->log, 0,
+    level = k->starts > 1 ? NGX_LOG_ERR : NGX_LOG_NOTICE;
+
+    ngx_log_error(level, ngx_cycle->log, 0,
                   "infer: supervisor %P of \"%V\" started, attempt %ui",
                   pid, &pool->model->name, k->starts);
 }

@@ -17,6 +17,7 @@
 
 /* Nothing but nginx links the module: the test takes the source. */
 #include "ngx_module/ngx_http_infer_json.c"
+#include "ngx_module/ngx_http_infer_json_read.c"
 
 
 #define BODY_BYTES  (1024 * 1024)

@@ -140,6 +140,13 @@ int chat_uses_tools(const chat_template_t *t);
 int chat_render(const chat_template_t *t, const chat_input_t *in, void *mem,
     size_t mem_bytes, chat_output_t *out, chat_err_t *err);
 
+/*
+ * A template for a model file that has none: the one whose markers are tokens of
+ * the vocabulary (has_token tells), or NULL when none of ours fits.
+ */
+const char *chat_builtin(int (*has_token)(void *data, const char *token),
+    void *data);
+
 /* "syntax", "raised", ... for logs. */
 const char *chat_code_name(int code);
 

@@ -18,14 +18,6 @@ static int compile(chat_comp_t *c);
 static void scan(chat_template_t *t);
 
 
-static const char  chatml[] =
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-
 chat_template_t *
 chat_compile(const char *text, size_t len, chat_err_t *err)
 {
@@ -36,8 +28,8 @@ chat_compile(const char *text, size_t len, chat_err_t *err)
     memset(err, 0, sizeof(*err));
 
     if (text == NULL) {
-        text = chatml;
-        len = sizeof(chatml) - 1;
+        text = chat_builtin(NULL, NULL);
+        len = strlen(text);
     }
 
     if (len > CHAT_TEMPLATE_BYTES_MAX) {

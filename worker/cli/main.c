@@ -20,6 +20,15 @@ static int help(const char *name);
 
 
 static const cli_command_t  commands[] = {
+    { "run", cli_run, "-m MODEL -p PROMPT [-s SYSTEM] [-n N] [--temp T] "
+      "[--top-p P] [--top-k K] [--seed S] [-t THREADS] [-c CONTEXT] [--raw]",
+      "answer a prompt" },
+    { "inspect", cli_inspect, "-m MODEL [--context N] [--sequences N] "
+      "[--kv-mb N]", "show what a model file holds" },
+    { "score", cli_score, "-m MODEL [--precision int8|exact] [-t THREADS] "
+      "[--isa LEVEL]", "log probabilities of given tokens" },
+    { "bench", cli_bench, "-m MODEL [-t THREADS] [--rounds N] [--isa LEVEL] "
+      "[--cache DIR] [--json]", "measure tokens per second" },
     { NULL, NULL, NULL, NULL }
 };
 

@@ -43,6 +43,7 @@ typedef enum {
 typedef struct {
     main_mode_t       mode;
     wrk_super_opts_t  super;
+    const char       *image;
 } main_opts_t;
 
 typedef struct {
@@ -72,6 +73,7 @@ static const main_option_t  options[] = {
       WRK_SUPER_BACKOFF_MS_MIN, WRK_SUPER_BACKOFF_MS_MAX },
     { "--drain-ms", 0, 0, AT(drain_ms), NULL, 0, WRK_SUPER_DRAIN_MS_MAX },
     { "--socket", 0, 0, 0, "socket", 0, 0 },
+    { "--image", 0, 0, 0, "image", 0, 0 },
     { "--name", 0, 0, 0, "", 0, 0 },        /* for ps(1) only */
     { "--index", 0, 0, 0, "", 0, 0 },
 };
@@ -89,7 +91,7 @@ static const char  help[] =
     "\n"
     "  --socket PATH          control socket; its folder must be ours, 0700\n"
     "  --keep                 wait for nginx for ever, never end by itself\n"
-    "  --hang-ms N            kill a worker that stands still for N ms (60000)\n"
+    "  --hang-ms N            kill a worker that stands still so long (60000)\n"
     "  --backoff-max-ms N     longest pause before a worker starts again\n"
     "                         (10000)\n"
     "  --drain-ms N           time for running requests after SIGTERM (30000)\n"
@@ -108,7 +110,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t         started_ns;
-    main_opts_t      o = { MODE_NONE, WRK_SUPER_OPTS_INIT };
+    main_opts_t      o = { MODE_NONE, WRK_SUPER_OPTS_INIT, NULL };
     struct timespec  ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -212,6 +214,9 @@ set_option(main_opts_t *o, const main_option_t *opt, const char *value)
 
     } else if (strcmp(opt->value, "socket") == 0) {
         o->super.socket = value;
+
+    } else if (strcmp(opt->value, "image") == 0) {
+        o->image = value;
     }
     return 0;
 }
@@ -221,8 +226,6 @@ static int
 run_worker(const main_opts_t *o, uint64_t started_ns)
 {
     wrk_loop_opts_t  loop;
-
-    (void) o;
 
     if (fcntl(WRK_FD_CTL, F_GETFD) < 0
         || fcntl(WRK_FD_WEIGHTS, F_GETFD) < 0)
@@ -237,6 +240,7 @@ run_worker(const main_opts_t *o, uint64_t started_ns)
 
     loop.ctl = WRK_FD_CTL;
     loop.weights_fd = WRK_FD_WEIGHTS;
+    loop.tok_image = o->image;
     loop.started_ns = started_ns;
     return wrk_loop_run(&loop);
 }

@@ -205,7 +205,7 @@ load_model(loop_t *l)
     char  err[WRK_MODEL_ERR_MAX];
 
     if (wrk_model_open(&l->model, &l->conf, l->index, l->opts->weights_fd,
-                       err) != 0
+                       l->opts->tok_image, err) != 0
         || start_scheduler(l, err) != 0)
     {
         tell_supervisor(l, SHR_CTL_REFUSED, err);

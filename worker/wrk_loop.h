@@ -10,9 +10,11 @@
 
 
 typedef struct {
-    int       ctl;              /* to the supervisor; not closed */
-    int       weights_fd;       /* the pool's memfd, -1: none */
-    uint64_t  started_ns;       /* CLOCK_MONOTONIC, for the load time */
+    int          ctl;           /* to the supervisor; not closed */
+    int          weights_fd;    /* the pool's memfd, -1: none */
+    const char  *tok_image;     /* where the pool keeps its tokenizer's image
+                                   if no cache folder is configured; NULL */
+    uint64_t     started_ns;    /* CLOCK_MONOTONIC, for the load time */
 } wrk_loop_opts_t;
 
 

@@ -24,7 +24,8 @@
 #define CONTEXT_STEP  64u       /* a derived context is a multiple of this */
 
 
-static int open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, char *err);
+static int open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf,
+    const char *image, char *err);
 static int open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err);
 static int read_template(const char *path, char **text, size_t *len,
     char *err);
@@ -39,18 +40,18 @@ static int fail(char *err, const char *fmt, ...)
 
 int
 wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
-    int prepared_fd, char err[WRK_MODEL_ERR_MAX])
+    int prepared_fd, const char *tok_image, char err[WRK_MODEL_ERR_MAX])
 {
     int  rc;
 
     memset(m, 0, sizeof(*m));
 
     if (conf->null_engine) {
-        rc = open_tokenizer(m, conf, err) != 0
+        rc = open_tokenizer(m, conf, tok_image, err) != 0
              || open_null(m, conf, err) != 0;
     } else {
         rc = open_engine(m, conf, worker, prepared_fd, err) != 0
-             || open_tokenizer(m, conf, err) != 0;
+             || open_tokenizer(m, conf, tok_image, err) != 0;
     }
 
     if (rc == 0) {
@@ -87,21 +88,22 @@ wrk_model_close(wrk_model_t *m)
 /* With a cache folder the tables are kept there, named by the source's path;
  * the image itself says whether it fits the source. */
 static int
-open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, char *err)
+open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, const char *image,
+    char *err)
 {
     int        rc;
-    char       image[WRK_CONF_PATH_MAX + 64];
+    char       cached[WRK_CONF_PATH_MAX + 64];
     tok_err_t  te;
 
     te.msg[0] = '\0';
 
     if (conf->cache[0] != '\0') {
-        snprintf(image, sizeof(image), "%s/%016" PRIx64 ".tok", conf->cache,
+        snprintf(cached, sizeof(cached), "%s/%016" PRIx64 ".tok", conf->cache,
                  shr_hash64(conf->file, strlen(conf->file)));
-        rc = tok_open_cached(&m->tok, conf->file, image, &te);
-    } else {
-        rc = tok_open(&m->tok, conf->file, &te);
+        image = cached;
     }
+    rc = image != NULL ? tok_open_cached(&m->tok, conf->file, image, &te)
+                       : tok_open(&m->tok, conf->file, &te);
 
     if (rc != TOK_OK) {
         m->tok = NULL;
@@ -370,7 +372,7 @@ wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
     }
 
     if (rc == 0) {
-        rc = open_tokenizer(&m, conf, err);
+        rc = open_tokenizer(&m, conf, NULL, err);
     }
     if (rc == 0) {
         rc = open_template(&m, conf, err);

@@ -85,6 +85,10 @@ wrk_super_run(const wrk_super_opts_t *opts)
         goto done;
     }
 
+    /* Workers leave it there for their successors. */
+    snprintf(s->image, sizeof(s->image), "%s.tok", opts->socket);
+    (void) unlink(s->image);
+
     s->now = s->alone_ns = s->watched_ns = super_clock();
     run_loop(s);
     status = 0;
@@ -272,6 +276,7 @@ run_loop(super_t *s)
         close(s->listen_fd);
     }
     super_kill_all(s);
+    (void) unlink(s->image);
     super_free_gens(s);
     wrk_log(WRK_LOG_NOTICE, "pool has ended");
 }
@@ -398,6 +403,7 @@ check_end(super_t *s, uint64_t *wait_ns)
         }
         if (s->now >= limit && s->opts->keep) {
             super_kill_all(s);
+            (void) unlink(s->image);
             close(s->weights_fd);
             s->weights_fd = -1;
             s->configured = 0;

@@ -6,6 +6,7 @@
 #ifndef WRK_SUPER_INT_H
 #define WRK_SUPER_INT_H
 
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/types.h>
@@ -86,6 +87,7 @@ typedef struct {
     int                      signal_fd;
     int                      exe_fd;
     int                      weights_fd;    /* -1 until the first attach */
+    char                     image[PATH_MAX];   /* of the tokenizer */
 
     int                      configured;
     uint64_t                 model_hash;

@@ -148,7 +148,7 @@ run_child(super_t *s, uint32_t w, int ctl, pid_t parent)
     sigset_t  none;
 
     char  *argv[] = { "nginx-infer-worker", "--worker", "--name",
-                      s->conf.name, "--index", index,
+                      s->conf.name, "--index", index, "--image", s->image,
                       s->opts->verbose ? "--verbose" : NULL, NULL };
 
     /* If the supervisor died before the first line, nothing will kill us. */

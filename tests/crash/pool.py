@@ -226,6 +226,8 @@ class Pool:
         return probe
 
     def log(self):
+        if not os.path.exists(self.log_path):
+            return ""
         with open(self.log_path, errors="replace") as f:
             return f.read()
 

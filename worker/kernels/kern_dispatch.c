@@ -8,7 +8,7 @@
 #include "worker/kernels/kern_internal.h"
 
 /* Changes when a packed, panel or page layout changes. */
-#define KERN_LAYOUT_ID  0x4b520001u
+#define KERN_LAYOUT_ID  0x4b520002u
 
 kern_ops_t         kern_ops;
 static kern_isa_t  kern_level = KERN_ISA_AUTO;
@@ -250,6 +250,20 @@ kern_matmul_of(kern_wtype_t type)
         return kern_ops.matmul_q5_0;
     case KERN_Q5_1:
         return kern_ops.matmul_q5_1;
+    case KERN_Q2_K:
+        return kern_ops.matmul_q2_k;
+    case KERN_Q3_K:
+        return kern_ops.matmul_q3_k;
+    case KERN_Q4_K:
+        return kern_ops.matmul_q4_k;
+    case KERN_Q5_K:
+        return kern_ops.matmul_q5_k;
+    case KERN_Q6_K:
+        return kern_ops.matmul_q6_k;
+    case KERN_IQ4_NL:
+        return kern_ops.matmul_iq4_nl;
+    case KERN_IQ4_XS:
+        return kern_ops.matmul_iq4_xs;
     default:
         return NULL;
     }

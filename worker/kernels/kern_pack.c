@@ -1,38 +1,13 @@
 /*
  * From GGUF rows to the packed layout and back to floats.  The layouts are
- * described in kern_internal.h; the block formats are those of the GGUF
- * specification (ggml project, docs/gguf.md and the type definitions).  Not
- * fast on purpose: it runs once per model file, on any number of threads.
+ * described in kern_internal.h, the block formats of the file are read by
+ * kern_gguf.c.  Not fast on purpose: it runs once per model file, on any
+ * number of threads.
  */
 #include "worker/kernels/kern_internal.h"
 
 /* Largest packed matrix, so that offsets never overflow a signed size. */
 #define KERN_PACKED_BYTES_MAX   ((size_t) 1 << 40)
-
-#define KERN_NOT_YET(name, elems, bytes)                                      \
-    { name, elems, bytes, 0, KERN_PANEL_I8, 0, 0, 0, -1, 0 }
-
-const kern_trait_t  kern_traits[KERN_WTYPE_N] = {
-    /*             name   elems bytes  on  panel        q  s  bias  field */
-    [KERN_F32] = { "F32",    1,   4, 1, KERN_PANEL_F32, 128, 0, 0, -1, 0 },
-    [KERN_F16] = { "F16",    1,   2, 1, KERN_PANEL_F32,  64, 0, 0, -1, 0 },
-    [KERN_BF16] = { "BF16",  1,   2, 1, KERN_PANEL_F32,  64, 0, 0, -1, 0 },
-    [KERN_Q8_0] = { "Q8_0", 32,  34, 1, KERN_PANEL_I8,   32, 2, 128,
-                    KERN_META_N128, 0 },
-    [KERN_Q4_0] = { "Q4_0", 32,  18, 1, KERN_PANEL_I8,   16, 2, 8,
-                    KERN_META_N8, 0 },
-    [KERN_Q4_1] = { "Q4_1", 32,  20, 1, KERN_PANEL_I8,   16, 4, 0, -1, 1 },
-    [KERN_Q5_0] = { "Q5_0", 32,  22, 1, KERN_PANEL_I8,   20, 2, 16,
-                    KERN_META_N16, 0 },
-    [KERN_Q5_1] = { "Q5_1", 32,  24, 1, KERN_PANEL_I8,   20, 4, 0, -1, 1 },
-    [KERN_Q2_K] = KERN_NOT_YET("Q2_K", 256, 84),
-    [KERN_Q3_K] = KERN_NOT_YET("Q3_K", 256, 110),
-    [KERN_Q4_K] = KERN_NOT_YET("Q4_K", 256, 144),
-    [KERN_Q5_K] = KERN_NOT_YET("Q5_K", 256, 176),
-    [KERN_Q6_K] = KERN_NOT_YET("Q6_K", 256, 210),
-    [KERN_IQ4_NL] = KERN_NOT_YET("IQ4_NL", 32, 18),
-    [KERN_IQ4_XS] = KERN_NOT_YET("IQ4_XS", 256, 136),
-};
 
 static void kern_pack_float(kern_wtype_t type, uint32_t cols,
     const uint8_t *row, uint8_t *group, uint32_t lane);
@@ -40,18 +15,10 @@ static void kern_pack_int(kern_wtype_t type, uint32_t cols,
     const uint8_t *row, uint8_t *group, uint32_t lane);
 
 
-/* A GGUF block of one row, read apart: 32 unsigned quants, scale words. */
-typedef struct {
-    uint8_t     q[KERN_BLOCK];
-    uint16_t    d;
-    uint16_t    min;
-} kern_gguf_block_t;
-
-
 int
 kern_wtype_supported(kern_wtype_t type)
 {
-    return (unsigned) type < KERN_WTYPE_N && kern_traits[type].supported;
+    return (unsigned) type < KERN_WTYPE_N;
 }
 
 
@@ -93,7 +60,8 @@ kern_panel_kind_t
 kern_panel_kind(kern_wtype_t type)
 {
     KERN_ASSERT(kern_wtype_supported(type));
-    return kern_traits[type].kind;
+    return kern_traits[type].form == KERN_FORM_FLOAT ? KERN_PANEL_F32
+                                                     : KERN_PANEL_I8;
 }
 
 
@@ -176,7 +144,7 @@ kern_pack(kern_wtype_t type, uint32_t rows, uint32_t cols,
             memset(group, 0, group_bytes);
         }
 
-        if (kern_traits[type].kind == KERN_PANEL_F32) {
+        if (kern_traits[type].form == KERN_FORM_FLOAT) {
             kern_pack_float(type, cols, src + row * row_bytes, group,
                             row % KERN_ROW_GROUP);
         } else {
@@ -217,44 +185,6 @@ kern_pack_float(kern_wtype_t type, uint32_t cols, const uint8_t *row,
 }
 
 
-/* The 16 nibble bytes of a 4- or 5-bit block: low nibbles come first. */
-static void
-kern_gguf_nibbles(const uint8_t *qs, uint32_t fifth, uint8_t *q)
-{
-    for (uint32_t i = 0; i < 16; i++) {
-        q[i] = (uint8_t) ((qs[i] & 15u) | ((fifth >> i) & 1u) << 4);
-        q[i + 16] = (uint8_t) (qs[i] >> 4 | ((fifth >> (i + 16)) & 1u) << 4);
-    }
-}
-
-
-static void
-kern_gguf_block(kern_wtype_t type, const uint8_t *p, kern_gguf_block_t *b)
-{
-    const kern_trait_t  *t = &kern_traits[type];
-    uint32_t             fifth = 0;
-
-    b->d = kern_read16(p);
-    b->min = t->has_min ? kern_read16(p + 2) : 0;
-    p += t->scale_bytes;
-
-    if (type == KERN_Q8_0) {
-        for (uint32_t i = 0; i < KERN_BLOCK; i++) {
-            b->q[i] = (uint8_t) (p[i] ^ 0x80u);     /* int8 + 128 */
-        }
-        return;
-    }
-
-    if (t->quant_bytes == 20) {
-        fifth = (uint32_t) kern_read16(p)
-                | (uint32_t) kern_read16(p + 2) << 16;
-        p += 4;
-    }
-
-    kern_gguf_nibbles(p, fifth, b->q);
-}
-
-
 /* Offset of the dword of vector t, lane r. */
 static inline size_t
 kern_dword(uint32_t t, uint32_t lane)
@@ -269,7 +199,7 @@ kern_pack_quants(const kern_trait_t *t, const uint8_t *q, uint8_t *dst,
 {
     uint64_t  word;
 
-    if (t->quant_bytes == 32) {
+    if (t->form == KERN_FORM_8) {
         for (uint32_t i = 0; i < KERN_BLOCK; i++) {
             dst[kern_dword(i / 4, lane) + i % 4] = q[i];
         }
@@ -281,7 +211,7 @@ kern_pack_quants(const kern_trait_t *t, const uint8_t *q, uint8_t *dst,
             (uint8_t) ((q[i] & 15u) | (q[i + 16] & 15u) << 4);
     }
 
-    for (uint32_t i = 0; t->quant_bytes == 20 && i < 8; i++) {
+    for (uint32_t i = 0; t->form == KERN_FORM_5 && i < 8; i++) {
         memcpy(&word, dst + 256 + 8 * i, sizeof(word));
 
         for (uint32_t j = 0; j < 4; j++) {
@@ -290,6 +220,47 @@ kern_pack_quants(const kern_trait_t *t, const uint8_t *q, uint8_t *dst,
 
         memcpy(dst + 256 + 8 * i, &word, sizeof(word));
     }
+
+    for (uint32_t i = 0; t->form == KERN_FORM_6 && i < KERN_BLOCK; i++) {
+        dst[256 + i / 16 * 64 + 4 * lane + i % 4] |=
+            (uint8_t) ((q[i] >> 4 & 3u) << (i / 4 % 4 * 2));
+    }
+}
+
+
+/* The scale record of a block and, once per super-block, its f16 words. */
+static void
+kern_pack_scales(const kern_trait_t *t, const kern_gguf_block_t *b,
+    uint8_t *scale, uint8_t *super, uint32_t lane)
+{
+    switch (t->scales) {
+    case KERN_SCALE_DM:
+        kern_write16(scale + 32 + 2 * lane, b->dmin);
+        /* fall through */
+    case KERN_SCALE_D:
+        kern_write16(scale + 2 * lane, b->d);
+        return;
+    case KERN_SCALE_KHM:
+        scale[32 + lane] = b->mn[0];
+        scale[48 + lane] = b->mn[1];
+        /* fall through */
+    case KERN_SCALE_KH:
+        scale[lane] = (uint8_t) b->sc[0];
+        scale[16 + lane] = (uint8_t) b->sc[1];
+        break;
+    case KERN_SCALE_KM:
+        scale[16 + lane] = b->mn[0];
+        /* fall through */
+    default:
+        scale[lane] = (uint8_t) b->sc[0];
+        break;
+    }
+
+    kern_write16(super + 2 * lane, b->d);
+
+    if (kern_has_min(t->scales)) {
+        kern_write16(super + 32 + 2 * lane, b->dmin);
+    }
 }
 
 
@@ -297,22 +268,19 @@ static void
 kern_pack_int(kern_wtype_t type, uint32_t cols, const uint8_t *row,
     uint8_t *group, uint32_t lane)
 {
-    uint8_t             *scale;
+    uint8_t             *scale, *super;
     uint32_t             nb = cols / KERN_BLOCK;
     kern_gguf_block_t    b;
     const kern_trait_t  *t = &kern_traits[type];
 
     scale = group + (size_t) nb * t->quant_bytes * KERN_ROW_GROUP;
+    super = scale + (size_t) nb * t->scale_bytes * KERN_ROW_GROUP;
 
     for (uint32_t i = 0; i < nb; i++) {
-        kern_gguf_block(type, row + (size_t) i * t->gguf_bytes, &b);
+        kern_gguf_block(type, row, i, &b);
         kern_pack_quants(t, b.q, group, lane);
-        kern_write16(scale + 2 * lane, b.d);
-
-        if (t->has_min) {
-            kern_write16(scale + 32 + 2 * lane, b.min);
-        }
-
+        kern_pack_scales(t, &b, scale,
+            super + (size_t) (i / 8) * t->super_bytes * KERN_ROW_GROUP, lane);
         group += (size_t) t->quant_bytes * KERN_ROW_GROUP;
         scale += (size_t) t->scale_bytes * KERN_ROW_GROUP;
     }
@@ -320,39 +288,111 @@ kern_pack_int(kern_wtype_t type, uint32_t cols, const uint8_t *row,
 
 
 void
+kern_block_scales(kern_wtype_t type, const kern_gguf_block_t *b, float d[2],
+    float min[2])
+{
+    int    scales = kern_traits[type].scales;
+    float  dmin = kern_f16_f32(b->dmin);
+
+    for (int h = 0; h < 2; h++) {
+        d[h] = kern_f16_f32(b->d) * (float) b->sc[h];
+        min[h] = scales == KERN_SCALE_DM ? dmin
+                 : kern_has_min(scales) ? dmin * -(float) b->mn[h] : 0.0f;
+    }
+}
+
+
+/* The reverse of kern_pack_quants. */
+static void
+kern_unpack_quants(const kern_trait_t *t, const uint8_t *src, uint32_t lane,
+    uint8_t *q)
+{
+    uint64_t  word;
+
+    for (uint32_t i = 0; i < KERN_BLOCK; i++) {
+        if (t->form == KERN_FORM_8) {
+            q[i] = src[kern_dword(i / 4, lane) + i % 4];
+            continue;
+        }
+
+        q[i] = src[kern_dword(i % 16 / 4, lane) + i % 4] >> (i / 16 * 4)
+               & 15u;
+
+        if (t->form == KERN_FORM_5) {
+            memcpy(&word, src + 256 + 8 * (i / 4), sizeof(word));
+            q[i] |= (uint8_t) ((word >> (4 * lane + i % 4) & 1u) << 4);
+        }
+
+        if (t->form == KERN_FORM_6) {
+            q[i] |= (uint8_t) ((src[256 + i / 16 * 64 + 4 * lane + i % 4]
+                                >> (i / 4 % 4 * 2) & 3u) << 4);
+        }
+    }
+}
+
+
+/* The reverse of kern_pack_scales. */
+static void
+kern_unpack_scales(const kern_trait_t *t, const uint8_t *scale,
+    const uint8_t *super, uint32_t lane, kern_gguf_block_t *b)
+{
+    int  halves = kern_has_halves(t->scales);
+
+    b->sc[0] = b->sc[1] = 1;
+    b->mn[0] = b->mn[1] = 0;
+    b->dmin = 0;
+
+    if (t->super_bytes == 0) {
+        b->d = kern_read16(scale + 2 * lane);
+        b->dmin = t->scales == KERN_SCALE_DM
+                  ? kern_read16(scale + 32 + 2 * lane) : 0;
+        return;
+    }
+
+    b->d = kern_read16(super + 2 * lane);
+    b->sc[0] = (int8_t) scale[lane];
+    b->sc[1] = (int8_t) scale[halves ? 16 + lane : lane];
+
+    if (kern_has_min(t->scales)) {
+        b->dmin = kern_read16(super + 32 + 2 * lane);
+        b->mn[0] = scale[(halves ? 32 : 16) + lane];
+        b->mn[1] = scale[(halves ? 48 : 16) + lane];
+    }
+}
+
+
+/* Block `block` of one row of a packed integer matrix. */
+static void
+kern_row_block(const kern_trait_t *t, const uint8_t *group, uint32_t nb,
+    uint32_t block, uint32_t lane, kern_gguf_block_t *b)
+{
+    const uint8_t  *q, *scale, *super;
+
+    q = group + (size_t) block * t->quant_bytes * KERN_ROW_GROUP;
+    scale = group + (size_t) nb * t->quant_bytes * KERN_ROW_GROUP;
+    super = scale + (size_t) nb * t->scale_bytes * KERN_ROW_GROUP
+            + (size_t) (block / 8) * t->super_bytes * KERN_ROW_GROUP;
+    scale += (size_t) block * t->scale_bytes * KERN_ROW_GROUP;
+    kern_unpack_quants(t, q, lane, b->q);
+    kern_unpack_scales(t, scale, super, lane, b);
+}
+
+
+void
 kern_block_get(kern_wtype_t type, const uint8_t *group, uint32_t cols,
     uint32_t block, kern_block_t *out)
 {
-    uint64_t             word;
-    uint32_t             nb = cols / KERN_BLOCK;
-    const uint8_t       *q, *scale;
+    kern_gguf_block_t    b;
     const kern_trait_t  *t = &kern_traits[type];
 
-    KERN_ASSERT(t->kind == KERN_PANEL_I8 && block < nb);
-
-    scale = group + (size_t) nb * t->quant_bytes * KERN_ROW_GROUP
-            + (size_t) block * t->scale_bytes * KERN_ROW_GROUP;
-    q = group + (size_t) block * t->quant_bytes * KERN_ROW_GROUP;
+    KERN_ASSERT(t->form != KERN_FORM_FLOAT && block < cols / KERN_BLOCK);
 
     for (uint32_t r = 0; r < KERN_ROW_GROUP; r++) {
-        out->d[r] = kern_f16_f32(kern_read16(scale + 2 * r));
-        out->min[r] = t->has_min
-                      ? kern_f16_f32(kern_read16(scale + 32 + 2 * r)) : 0;
+        kern_row_block(t, group, cols / KERN_BLOCK, block, r, &b);
+        kern_block_scales(type, &b, out->d[r], out->min[r]);
 
         for (uint32_t i = 0; i < KERN_BLOCK; i++) {
-            if (t->quant_bytes == 32) {
-                out->q[r][i] = q[kern_dword(i / 4, r) + i % 4];
-                continue;
-            }
-
-            out->q[r][i] = (uint8_t) (q[kern_dword(i % 16 / 4, r) + i % 4]
-                                      >> (i / 16 * 4) & 15u);
-
-            if (t->quant_bytes == 20) {
-                memcpy(&word, q + 256 + 8 * (i / 4), sizeof(word));
-                out->q[r][i] |= (uint8_t) ((word >> (4 * r + i % 4) & 1u)
-                                           << 4);
-            }
+            out->q[r][i] = (int16_t) kern_quant_value(type, b.q[i]);
         }
     }
 }
@@ -379,9 +419,10 @@ kern_float_get(kern_wtype_t type, const uint8_t *group, uint32_t col,
 void
 kern_row_f32(const kern_weight_t *w, uint32_t row, float *out)
 {
+    float                d[2], min[2];
     uint32_t             lane = row % KERN_ROW_GROUP;
-    kern_block_t         b;
     const uint8_t       *group;
+    kern_gguf_block_t    b;
     const kern_trait_t  *t = &kern_traits[w->type];
 
     KERN_ASSERT(kern_wtype_supported(w->type) && row < w->rows);
@@ -389,52 +430,21 @@ kern_row_f32(const kern_weight_t *w, uint32_t row, float *out)
     group = (const uint8_t *) w->packed
             + row / KERN_ROW_GROUP * kern_group_bytes(t, w->cols);
 
-    if (t->kind == KERN_PANEL_F32) {
+    if (t->form == KERN_FORM_FLOAT) {
         for (uint32_t i = 0; i < w->cols; i++) {
             out[i] = kern_float_get(w->type, group, i, lane);
         }
         return;
     }
 
-    for (uint32_t i = 0; i < w->cols / KERN_BLOCK; i++) {
-        kern_block_get(w->type, group, w->cols, i, &b);
+    for (uint32_t i = 0; i < w->cols; i += KERN_BLOCK) {
+        kern_row_block(t, group, w->cols / KERN_BLOCK, i / KERN_BLOCK, lane,
+                       &b);
+        kern_block_scales(w->type, &b, d, min);
 
         for (uint32_t j = 0; j < KERN_BLOCK; j++) {
-            out[i * KERN_BLOCK + j] = (float) (b.q[lane][j] - t->bias)
-                                      * b.d[lane] + b.min[lane];
+            out[i + j] = (float) kern_quant_value(w->type, b.q[j]) * d[j / 16]
+                         + min[j / 16];
         }
-    }
-}
-
-
-void
-kern_gguf_row_f32(kern_wtype_t type, const void *row, uint32_t n, float *out)
-{
-    float                f;
-    const uint8_t       *p = row;
-    kern_gguf_block_t    b;
-    const kern_trait_t  *t = &kern_traits[type];
-
-    KERN_ASSERT(kern_wtype_supported(type) && n % t->gguf_elems == 0);
-
-    for (uint32_t i = 0; i < n; i += t->gguf_elems) {
-
-        if (type == KERN_F32) {
-            memcpy(&f, p, sizeof(f));
-            out[i] = f;
-
-        } else if (t->kind == KERN_PANEL_F32) {
-            out[i] = type == KERN_F16 ? kern_f16_f32(kern_read16(p))
-                                      : kern_bf16_f32(kern_read16(p));
-        } else {
-            kern_gguf_block(type, p, &b);
-
-            for (uint32_t j = 0; j < KERN_BLOCK; j++) {
-                out[i + j] = (float) (b.q[j] - t->bias) * kern_f16_f32(b.d)
-                             + (t->has_min ? kern_f16_f32(b.min) : 0.0f);
-            }
-        }
-
-        p += t->gguf_bytes;
     }
 }

@@ -11,41 +11,62 @@
 #include "worker/kernels/kern_attn.inc"
 
 
+/* acc plus the contribution of a block of one row and one column.  Types
+ * with scales per 16 take two steps, all others one. */
+static float
+kern_block_dot(const kern_block_t *b, uint32_t r, const int8_t *x,
+    const float *meta, size_t field, int scales, float acc)
+{
+    float     d = meta[KERN_META_D * field];
+    int32_t   dot[2] = { 0, 0 };
+
+    for (uint32_t j = 0; j < KERN_BLOCK; j++) {
+        dot[j / 16] += b->q[r][j] * x[j];
+    }
+
+    if (!kern_has_halves(scales)) {
+        acc = fmaf((float) (dot[0] + dot[1]), b->d[r][0] * d, acc);
+        return kern_has_min(scales)
+               ? fmaf(b->min[r][0], meta[KERN_META_DS * field], acc) : acc;
+    }
+
+    acc = fmaf((float) dot[0], b->d[r][0] * d, acc);
+    acc = fmaf((float) dot[1], b->d[r][1] * d, acc);
+
+    if (kern_has_min(scales)) {
+        acc = fmaf(b->min[r][0], meta[KERN_META_DSA * field], acc);
+        acc = fmaf(b->min[r][1], meta[KERN_META_DSB * field], acc);
+    }
+
+    return acc;
+}
+
+
 /* The dot products of a 16-row group with all columns of the panel. */
 static void
 kern_group_int(const kern_weight_t *w, const uint8_t *group,
     const kern_panel_t *p, float *out, size_t ldo, uint32_t rows)
 {
-    float                d, ds, acc;
-    int32_t              dot;
-    size_t               at;
-    uint32_t             slice, width;
-    const int8_t        *x;
-    kern_block_t         b;
-    const kern_trait_t  *t = &kern_traits[w->type];
+    float          acc;
+    size_t         at, field = (size_t) p->m * (p->k / KERN_BLOCK);
+    uint32_t       slice;
+    const float   *meta;
+    const int8_t  *x;
+    kern_block_t   b;
 
     for (uint32_t i = 0; i < p->k / KERN_BLOCK; i++) {
         kern_block_get(w->type, group, w->cols, i, &b);
 
         for (uint32_t c = 0; c < p->m; c++) {
             slice = c / KERN_SLICE;
-            width = kern_slice_width(p, slice);
-            at = (size_t) i * width + c % KERN_SLICE;
+            at = (size_t) i * kern_slice_width(p, slice) + c % KERN_SLICE;
             x = kern_panel_i8(p, slice) + at * KERN_BLOCK;
-            d = kern_panel_meta(p, KERN_META_D, slice)[at];
-            ds = kern_panel_meta(p, KERN_META_DS, slice)[at];
+            meta = kern_panel_meta(p, 0, slice) + at;
 
             for (uint32_t r = 0; r < rows; r++) {
-                dot = 0;
-
-                for (uint32_t j = 0; j < KERN_BLOCK; j++) {
-                    dot += (b.q[r][j] - t->bias) * x[j];
-                }
-
                 acc = i == 0 ? 0.0f : out[c * ldo + r];
-                acc = fmaf((float) dot, b.d[r] * d, acc);
-                acc = t->has_min ? fmaf(b.min[r], ds, acc) : acc;
-                out[c * ldo + r] = acc;
+                out[c * ldo + r] = kern_block_dot(&b, r, x, meta, field,
+                                       kern_traits[w->type].scales, acc);
             }
         }
     }
@@ -94,7 +115,7 @@ kern_matmul_ref(const kern_weight_t *w, const kern_panel_t *p, float *out,
                 + r / KERN_ROW_GROUP * group_bytes;
         rows = row_end - r < KERN_ROW_GROUP ? row_end - r : KERN_ROW_GROUP;
 
-        if (t->kind == KERN_PANEL_I8) {
+        if (t->form != KERN_FORM_FLOAT) {
             kern_group_int(w, group, p, out + r, ldo, rows);
         } else {
             kern_group_float(w, group, p, out + r, ldo, rows);
@@ -120,3 +141,10 @@ KERN_MATMUL_REF(matmul_q4_0)
 KERN_MATMUL_REF(matmul_q4_1)
 KERN_MATMUL_REF(matmul_q5_0)
 KERN_MATMUL_REF(matmul_q5_1)
+KERN_MATMUL_REF(matmul_q2_k)
+KERN_MATMUL_REF(matmul_q3_k)
+KERN_MATMUL_REF(matmul_q4_k)
+KERN_MATMUL_REF(matmul_q5_k)
+KERN_MATMUL_REF(matmul_q6_k)
+KERN_MATMUL_REF(matmul_iq4_nl)
+KERN_MATMUL_REF(matmul_iq4_xs)

@@ -66,15 +66,58 @@ kt_floats(size_t n)
 }
 
 
+/* Where a GGUF block keeps its f16 d and minimum; -1: none. */
+static inline void
+kt_scale_at(kern_wtype_t type, int *d, int *m)
+{
+    *d = 0;
+    *m = -1;
+
+    switch (type) {
+    case KERN_Q4_1:
+    case KERN_Q5_1:
+    case KERN_Q4_K:
+    case KERN_Q5_K:
+        *m = 2;
+        break;
+    case KERN_Q2_K:
+        *d = 80;
+        *m = 82;
+        break;
+    case KERN_Q3_K:
+        *d = 108;
+        break;
+    case KERN_Q6_K:
+        *d = 208;
+        break;
+    default:
+        break;
+    }
+}
+
+
+/* k as the type's blocks allow it. */
+static inline uint32_t
+kt_cols(kern_wtype_t type, uint32_t k)
+{
+    uint32_t  step = kern_gguf_block_elems(type);
+
+    return step == 256 ? (k + 255) / 256 * 256 : k;
+}
+
+
 /* GGUF rows: random quants, scales of ordinary size. */
 static inline uint8_t *
 kt_gguf(kern_wtype_t type, uint32_t rows, uint32_t cols)
 {
+    int        d, m;
     float      f;
     size_t     bytes = kern_gguf_row_bytes(type, cols) * rows;
     uint8_t   *p = kt_alloc(bytes + 64);
     uint16_t   h;
     uint32_t   step = kern_gguf_block_bytes(type);
+
+    kt_scale_at(type, &d, &m);
 
     for (size_t i = 0; i < bytes; i++) {
         p[i] = (uint8_t) kt_rand();
@@ -94,11 +137,11 @@ kt_gguf(kern_wtype_t type, uint32_t rows, uint32_t cols)
             h = (uint16_t) (kern_f32_u32(f) >> 16);
         }
 
-        memcpy(p + i, &h, sizeof(h));
+        memcpy(p + i + d, &h, sizeof(h));
 
-        if (kern_traits[type].has_min) {
+        if (m >= 0) {
             h = kern_f32_f16(kt_float() * 0.1f);
-            memcpy(p + i + 2, &h, sizeof(h));
+            memcpy(p + i + m, &h, sizeof(h));
         }
     }
 

@@ -7,10 +7,86 @@
 
 static const kern_wtype_t  types[] = {
     KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_0, KERN_Q4_1,
-    KERN_Q5_0, KERN_Q5_1
+    KERN_Q5_0, KERN_Q5_1, KERN_Q2_K, KERN_Q3_K, KERN_Q4_K, KERN_Q5_K,
+    KERN_Q6_K, KERN_IQ4_NL, KERN_IQ4_XS
 };
 
 #define TYPES   (sizeof(types) / sizeof(types[0]))
+
+
+static double
+half_at(const uint8_t *p)
+{
+    uint16_t  h;
+
+    memcpy(&h, p, 2);
+    return (double) kern_f16_f32(h);
+}
+
+
+/* Scale i of 8 and minimum i of the 12 packed bytes of Q4_K and Q5_K: six
+ * bits each, the first four in the low bits of bytes 0..7, the others spread
+ * over the nibbles of bytes 8..11 and the top bits of 0..7. */
+static uint32_t
+six_bits(const uint8_t *s, uint32_t i, int min)
+{
+    if (i < 4) {
+        return s[i + (min ? 4 : 0)] % 64;
+    }
+
+    return (min ? s[i + 4] / 16 : s[i + 4] % 16)
+           + s[i - (min ? 0 : 4)] / 64 * 16;
+}
+
+
+/* Value i of a super-block of 256, by the format's own description. */
+static double
+element_k(kern_wtype_t type, const uint8_t *b, uint32_t i)
+{
+    static const int  nl[16] = {
+        -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89,
+        113
+    };
+    int               q, s;
+    uint32_t          n = i / 128, j = i / 32, l = i % 32;
+
+    switch (type) {
+    case KERN_Q2_K:
+        q = b[16 + n * 32 + l] / (1 << 2 * (j % 4)) % 4;
+        return half_at(b + 80) * (b[i / 16] % 16) * q
+               - half_at(b + 82) * (b[i / 16] / 16);
+
+    case KERN_Q3_K:
+        q = b[32 + n * 32 + l] / (1 << 2 * (j % 4)) % 4;
+        q -= b[l] / (1 << j) % 2 ? 0 : 4;
+        s = i / 16 < 8 ? b[96 + i / 16] % 16 : b[96 + i / 16 - 8] / 16;
+        s += b[104 + i / 16 % 4] / (1 << 2 * (i / 64)) % 4 * 16;
+        return half_at(b + 108) * (s - 32) * q;
+
+    case KERN_Q4_K:
+        q = j % 2 ? b[16 + i / 64 * 32 + l] / 16 : b[16 + i / 64 * 32 + l] % 16;
+        return half_at(b) * six_bits(b + 4, j, 0) * q
+               - half_at(b + 2) * six_bits(b + 4, j, 1);
+
+    case KERN_Q5_K:
+        q = j % 2 ? b[48 + i / 64 * 32 + l] / 16 : b[48 + i / 64 * 32 + l] % 16;
+        q += b[16 + l] / (1 << j) % 2 * 16;
+        return half_at(b) * six_bits(b + 4, j, 0) * q
+               - half_at(b + 2) * six_bits(b + 4, j, 1);
+
+    case KERN_Q6_K:
+        q = b[n * 64 + i % 64];
+        q = (i % 128 < 64 ? q % 16 : q / 16)
+            + b[128 + n * 32 + l] / (1 << 2 * (j % 4)) % 4 * 16;
+        return half_at(b + 208) * (int8_t) b[192 + i / 16] * (q - 32);
+
+    default:
+        q = l < 16 ? b[8 + j * 16 + l] % 16 : b[8 + j * 16 + l - 16] / 16;
+        s = b[4 + j / 2] / (j % 2 ? 16 : 1) % 16
+            + (b[2] + b[3] * 256) / (1 << 2 * j) % 4 * 16;
+        return half_at(b) * (s - 32) * nl[q];
+    }
+}
 
 
 /* Element (row, col) of GGUF data by the format's own formulas, written
@@ -38,11 +114,14 @@ element(kern_wtype_t type, const uint8_t *row, uint32_t col)
         break;
     }
 
+    if (kern_gguf_block_elems(type) == 256) {
+        b = row + (size_t) (col / 256) * kern_gguf_block_bytes(type);
+        return element_k(type, b, col % 256);
+    }
+
     b = row + (size_t) (col / 32) * kern_gguf_block_bytes(type);
-    memcpy(&h, b, 2);
-    d = (double) kern_f16_f32(h);
-    memcpy(&h, b + 2, 2);
-    m = (double) kern_f16_f32(h);
+    d = half_at(b);
+    m = half_at(b + 2);
 
     if (type == KERN_Q8_0) {
         return d * (int8_t) b[2 + i];
@@ -59,6 +138,8 @@ element(kern_wtype_t type, const uint8_t *row, uint32_t col)
     q |= (fifth >> i & 1u) << 4;
 
     switch (type) {
+    case KERN_IQ4_NL:
+        return d * (kern_levels_nl[q] - 128);
     case KERN_Q4_0:
         return d * ((int) q - 8);
     case KERN_Q5_0:
@@ -102,8 +183,9 @@ panel(kern_wtype_t type, uint32_t m, uint32_t k, const float *x)
 
 
 static void
-one_against_double(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+one_against_double(kern_wtype_t type, uint32_t rows, uint32_t cols, uint32_t m)
 {
+    uint32_t        k = kt_cols(type, cols);
     float          *x = kt_floats((size_t) m * k), *out;
     double          sum, size, e, a;
     uint8_t        *gguf = kt_gguf(type, rows, k);
@@ -157,9 +239,10 @@ test_scalar(void **state)
 
 /* Every level against the scalar one for one shape, written floats only. */
 static void
-one_levels(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+one_levels(kern_wtype_t type, uint32_t rows, uint32_t cols, uint32_t m)
 {
     char            what[96];
+    uint32_t        k = kt_cols(type, cols);
     float          *x = kt_floats((size_t) m * k), *want, *got;
     size_t          n = (size_t) m * (rows + 3);
     uint8_t        *gguf = kt_gguf(type, rows, k);
@@ -226,11 +309,14 @@ test_invariance(void **state)
     uint8_t        *gguf;
     kern_panel_t    p;
     kern_weight_t   w;
-    const uint32_t  rows = 70, k = 1120, m_max = 19;
+    uint32_t        k;
+    const uint32_t  rows = 70, m_max = 19;
 
     (void) state;
 
     for (size_t t = 0; t < TYPES; t++) {
+        k = kt_cols(types[t], 1120);
+
         KT_LEVELS(level) {
             assert_int_equal(kern_init(level), KERN_OK);
             gguf = kt_gguf(types[t], rows, k);
@@ -272,14 +358,16 @@ test_pack(void **state)
     size_t          bytes, begin, end;
     uint8_t        *gguf, *dst;
     kern_weight_t   w;
-    const uint32_t  rows = 50, k = 96;
+    uint32_t        k;
+    const uint32_t  rows = 50;
 
     (void) state;
     assert_int_equal(kern_init(KERN_ISA_AUTO), KERN_OK);
-    a = kt_alloc(k * sizeof(float));
-    b = kt_alloc(k * sizeof(float));
+    a = kt_alloc(512 * sizeof(float));
+    b = kt_alloc(512 * sizeof(float));
 
     for (size_t t = 0; t < TYPES; t++) {
+        k = kt_cols(types[t], t % 2 ? 96 : 320);
         gguf = kt_gguf(types[t], rows, k);
         w = kt_weight(types[t], rows, k, gguf);
         bytes = kern_packed_bytes(types[t], rows, k);
@@ -339,71 +427,97 @@ test_shapes(void **state)
 }
 
 
-/* Weights and activations at the ends of their ranges: every level gives
- * the scalar level's bits, and nothing traps. */
+/* One round of test_extremes: weights of one byte (or random), columns with
+ * one value of `values` or full of the largest ones. */
 static void
-test_extremes(void **state)
+one_extreme(kern_wtype_t type, int fill)
 {
     static const uint16_t  scales[] = {
         0x0000, 0x8000, 0x0001, 0x03ff, 0x7bff, 0xfbff, 0x7c00, 0xfc00,
-        0x7e00
+        0x7e00, 0x3c00
     };
     static const float     values[] = {
         0.0f, -0.0f, 1e-38f, 1e-45f, 9e-31f, 1e-30f, 1.1e-30f, 3e38f, -3e38f,
         INFINITY, -INFINITY, NAN, 1.0f
     };
-    float         *x, *want, *got;
-    uint8_t       *gguf;
-    kern_panel_t   p, q;
-    kern_weight_t  w;
-    const uint32_t rows = 16, k = 64, m = 13;
+    int             d, min;
+    float          *x, *want, *got;
+    size_t          bytes;
+    uint8_t        *gguf;
+    uint32_t        k = kt_cols(type, 64);
+    kern_panel_t    p, q;
+    kern_weight_t   w;
+    const uint32_t  rows = 16, m = 16;
+
+    x = kt_floats((size_t) m * k);
+    gguf = kt_gguf(type, rows, k);
+    bytes = kern_gguf_row_bytes(type, k);
+    kt_scale_at(type, &d, &min);
+
+    for (uint32_t c = 0; c < 13; c++) {
+        x[c * k + 7] = values[c];
+        x[c * k + 8] = -values[c];
+    }
+
+    for (uint32_t i = 0; i < k; i++) {
+        /* the largest sums there are, of either sign */
+        x[13 * k + i] = 1.0f;
+        x[14 * k + i] = -1.0f;
+        x[15 * k + i] = i % 2 ? 1.0f : -1.0f;
+    }
+
+    if (fill >= 0) {
+        memset(gguf, fill, bytes * rows);
+    }
+
+    for (uint32_t r = 0; kern_panel_kind(type) == KERN_PANEL_I8 && r < rows;
+         r++)
+    {
+        memcpy(gguf + r * bytes + d, &scales[r % 10], 2);
+    }
+
+    w = kt_weight(type, rows, k, gguf);
+    want = kt_alloc(m * rows * sizeof(float));
+    got = kt_alloc(m * rows * sizeof(float));
+    kern_init(KERN_ISA_SCALAR);
+    p = panel(type, m, k, x);
+    kern_matmul(&w, &p, want, rows, 0, rows);
+
+    KT_LEVELS(level) {
+        kern_init(level);
+        q = panel(type, m, k, x);
+        kern_matmul(&w, &q, got, rows, 0, rows);
+        kt_same(kern_isa_name(level), got, want, m * rows);
+        free(q.data);
+
+        /* and unpacking on the way */
+        q = panel(type, 3, k, x + 13 * k);
+        kern_matmul(&w, &q, got, rows, 0, rows);
+        kt_same(kern_isa_name(level), got, want + 13 * rows, 3 * rows);
+        free(q.data);
+    }
+
+    free(x);
+    free(gguf);
+    free(p.data);
+    free(want);
+    free(got);
+    free((void *) w.packed);
+}
+
+
+/* Weights and activations at the ends of their ranges: every level gives
+ * the scalar level's bits, and nothing traps. */
+static void
+test_extremes(void **state)
+{
+    static const int  fills[] = { -1, 0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0 };
 
     (void) state;
 
     for (size_t t = 0; t < TYPES; t++) {
-        for (int fill = 0; fill < 3; fill++) {
-            x = kt_floats(m * k);
-            gguf = kt_gguf(types[t], rows, k);
-
-            for (uint32_t c = 0; c < m; c++) {
-                x[c * k + 7] = values[c];
-                x[c * k + 8] = -values[c];
-            }
-
-            for (size_t i = 0; fill < 2 && i < kern_gguf_row_bytes(types[t],
-                     k) * rows; i++)
-            {
-                gguf[i] = fill == 0 ? 0x00 : 0xff;
-            }
-
-            for (uint32_t r = 0; kern_traits[types[t]].kind == KERN_PANEL_I8
-                     && r < rows; r++)
-            {
-                memcpy(gguf + r * kern_gguf_row_bytes(types[t], k),
-                       &scales[r % 9], 2);
-            }
-
-            w = kt_weight(types[t], rows, k, gguf);
-            want = kt_alloc(m * rows * sizeof(float));
-            got = kt_alloc(m * rows * sizeof(float));
-            kern_init(KERN_ISA_SCALAR);
-            p = panel(types[t], m, k, x);
-            kern_matmul(&w, &p, want, rows, 0, rows);
-
-            KT_LEVELS(level) {
-                kern_init(level);
-                q = panel(types[t], m, k, x);
-                kern_matmul(&w, &q, got, rows, 0, rows);
-                kt_same(kern_isa_name(level), got, want, m * rows);
-                free(q.data);
-            }
-
-            free(x);
-            free(gguf);
-            free(p.data);
-            free(want);
-            free(got);
-            free((void *) w.packed);
+        for (int i = 0; i < 7; i++) {
+            one_extreme(types[t], fills[i]);
         }
     }
 }

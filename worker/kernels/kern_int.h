@@ -1,0 +1,245 @@
+/*
+ * What the integer matrix products of all levels share: the facts of a form
+ * and of a scale record, and the walk over groups, stretches and slices.
+ * Private to kern_matmul_<isa>.c.
+ *
+ * Up to KERN_DIRECT columns a tile unpacks the weights on its way (one pass
+ * over memory, which is what bounds it).  Above, a stretch of a group is
+ * first expanded to bytes and float scales in the first-level cache and then
+ * meets all slices, so that unpacking is paid once and all types share the
+ * same few loops.
+ */
+#ifndef KERN_INT_H
+#define KERN_INT_H
+
+#include "worker/kernels/kern_internal.h"
+
+#define KERN_STRETCH    32u     /* blocks expanded at a time: 24 KB */
+#define KERN_COLS_PASS  512u    /* columns per pass over the weights */
+#define KERN_AHEAD      16384   /* bytes prefetched ahead when streaming */
+
+#define KERN_FN_INLINE  static inline __attribute__((always_inline))
+
+/* Floats of an expanded block: scales and minima of both halves. */
+enum {
+    KERN_X_D = 0,
+    KERN_X_D1 = 16,
+    KERN_X_M = 32,
+    KERN_X_M1 = 48,
+    KERN_X_N = 64
+};
+
+typedef struct {
+    uint8_t     q[KERN_STRETCH][512] __attribute__((aligned(64)));
+    float       scale[KERN_STRETCH][KERN_X_N];
+} kern_stretch_t;
+
+/* One tile: a 16-row group (or part of it) and columns of one slice. */
+typedef struct {
+    const uint8_t  *q;          /* packed quants or expanded bytes */
+    const uint8_t  *scale;      /* packed records or expanded floats */
+    const uint8_t  *super;      /* packed super-block words */
+    const int8_t   *x;          /* 32 bytes per column, block by block */
+    const float    *d;
+    const float    *ds;         /* d * sum, of the lower half for halves */
+    const float    *ds1;        /* of the upper half */
+    const int32_t  *bias;
+    const int32_t  *bias1;
+    uint32_t        stride;     /* columns of the slice */
+    uint32_t        nb;
+    const uint8_t  *ahead;      /* where prefetching begins */
+    float          *out;
+    size_t          ldo;
+    uint32_t        rows;       /* that exist, 1..16 */
+    int             resume;     /* sums continue those in out */
+} kern_tile_t;
+
+/* The kernel of a level: a slice of columns against a group. */
+typedef void (*kern_slice_pt)(const kern_tile_t *t, uint32_t width);
+/* Expands blocks [b, b + nb) of a group. */
+typedef void (*kern_expand_pt)(kern_stretch_t *e, const uint8_t *group,
+    uint32_t nb_all, uint32_t b, uint32_t nb);
+
+
+KERN_FN_INLINE size_t
+kern_form_bytes(const int form)
+{
+    switch (form) {
+    case KERN_FORM_4:
+    case KERN_FORM_NL:
+        return 256;
+    case KERN_FORM_5:
+        return 320;
+    case KERN_FORM_6:
+        return 384;
+    default:
+        return 512;
+    }
+}
+
+
+KERN_FN_INLINE size_t
+kern_record_bytes(const int scales)
+{
+    switch (scales) {
+    case KERN_SCALE_K:
+        return 16;
+    case KERN_SCALE_DM:
+    case KERN_SCALE_KHM:
+        return 64;
+    default:
+        return 32;
+    }
+}
+
+
+KERN_FN_INLINE size_t
+kern_super_bytes(const int scales)
+{
+    switch (scales) {
+    case KERN_SCALE_D:
+    case KERN_SCALE_DM:
+        return 0;
+    case KERN_SCALE_KM:
+    case KERN_SCALE_KHM:
+        return 64;
+    default:
+        return 32;
+    }
+}
+
+
+/* The packed scale record and super-block words of a block. */
+KERN_FN_INLINE const uint8_t *
+kern_record(const uint8_t *group, uint32_t nb_all, uint32_t b, const int form,
+    const int scales)
+{
+    return group + nb_all * kern_form_bytes(form)
+           + b * kern_record_bytes(scales);
+}
+
+
+KERN_FN_INLINE const uint8_t *
+kern_super(const uint8_t *group, uint32_t nb_all, uint32_t b, const int form,
+    const int scales)
+{
+    return kern_record(group, nb_all, nb_all, form, scales)
+           + b / 8 * kern_super_bytes(scales);
+}
+
+
+/* Expanded records come in four kinds only. */
+KERN_FN_INLINE int
+kern_expanded_scales(int scales)
+{
+    return scales == KERN_SCALE_K ? KERN_SCALE_D
+           : scales == KERN_SCALE_KM ? KERN_SCALE_DM : scales;
+}
+
+
+/* Points a tile at columns [col, ..) of a slice from block b on. */
+static inline void
+kern_tile_at(kern_tile_t *t, const kern_trait_t *tr, const kern_panel_t *p,
+    uint32_t slice, uint32_t b)
+{
+    int       halves = kern_has_halves(tr->scales);
+    int       field = kern_bias_field(tr->bias, halves);
+    size_t    at = (size_t) b * kern_slice_width(p, slice);
+
+    t->stride = kern_slice_width(p, slice);
+    t->x = kern_panel_i8(p, slice) + at * KERN_BLOCK;
+    t->d = kern_panel_meta(p, KERN_META_D, slice) + at;
+    t->ds = kern_panel_meta(p, halves ? KERN_META_DSA : KERN_META_DS, slice)
+            + at;
+    t->ds1 = kern_panel_meta(p, KERN_META_DSB, slice) + at;
+    t->bias = t->bias1 = NULL;
+
+    if (field >= 0) {
+        t->bias = (const int32_t *) kern_panel_meta(p, (uint32_t) field,
+                                                    slice) + at;
+    }
+
+    if (field >= 0 && halves) {
+        t->bias1 = (const int32_t *) kern_panel_meta(p, (uint32_t) field + 1,
+                                                     slice) + at;
+    }
+}
+
+
+/* All columns of the panel against rows [row_begin, row_end).  `direct` is
+ * the most columns that unpack on their way, at most one slice. */
+KERN_FN_INLINE void
+kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
+    size_t ldo, uint32_t row_begin, uint32_t row_end, uint32_t direct,
+    kern_slice_pt packed, kern_slice_pt bytes, kern_expand_pt expand,
+    const int form, const int scales)
+{
+    size_t               group_bytes;
+    uint32_t             nb = p->k / KERN_BLOCK, end;
+    kern_tile_t          t;
+    kern_stretch_t       e;
+    const uint8_t       *group;
+    const kern_trait_t  *tr = &kern_traits[w->type];
+
+    KERN_ASSERT(tr->form == form && tr->scales == scales);
+    KERN_ASSERT(direct <= KERN_SLICE);
+
+    group_bytes = kern_group_bytes(tr, w->cols);
+    t.ldo = ldo;
+
+    for (uint32_t c = 0; c < p->m; c += KERN_COLS_PASS) {
+        end = p->m - c < KERN_COLS_PASS ? p->m : c + KERN_COLS_PASS;
+
+        for (uint32_t r = row_begin; r < row_end; r += KERN_ROW_GROUP) {
+            group = (const uint8_t *) w->packed
+                    + r / KERN_ROW_GROUP * group_bytes;
+            t.rows = row_end - r < 16 ? row_end - r : 16;
+            t.ahead = group + KERN_AHEAD;
+
+            if (p->m <= direct) {
+                kern_tile_at(&t, tr, p, 0, 0);
+                t.q = group;
+                t.scale = kern_record(group, nb, 0, form, scales);
+                t.super = kern_super(group, nb, 0, form, scales);
+                t.nb = nb;
+                t.resume = 0;
+                t.out = out + r;
+                packed(&t, p->m);
+                continue;
+            }
+
+            for (uint32_t b = 0; b < nb; b += KERN_STRETCH) {
+                t.nb = nb - b < KERN_STRETCH ? nb - b : KERN_STRETCH;
+                expand(&e, group, nb, b, t.nb);
+                t.q = e.q[0];
+                t.scale = (const uint8_t *) e.scale[0];
+                t.super = NULL;
+                t.resume = b > 0;
+
+                for (uint32_t s = c / KERN_SLICE; s * KERN_SLICE < end; s++) {
+                    kern_tile_at(&t, tr, p, s, b);
+                    t.out = out + r + (size_t) s * KERN_SLICE * ldo;
+                    bytes(&t, kern_slice_width(p, s));
+                }
+            }
+        }
+    }
+}
+
+
+/* The types: stamps use KERN_INT_TYPES(KERN_STAMP). */
+#define KERN_INT_TYPES(stamp)                                                 \
+    stamp(q8_0,   KERN_FORM_8,  KERN_SCALE_D)                                 \
+    stamp(q4_0,   KERN_FORM_4,  KERN_SCALE_D)                                 \
+    stamp(q4_1,   KERN_FORM_4,  KERN_SCALE_DM)                                \
+    stamp(q5_0,   KERN_FORM_5,  KERN_SCALE_D)                                 \
+    stamp(q5_1,   KERN_FORM_5,  KERN_SCALE_DM)                                \
+    stamp(q2_k,   KERN_FORM_4,  KERN_SCALE_KHM)                               \
+    stamp(q3_k,   KERN_FORM_4,  KERN_SCALE_KH)                                \
+    stamp(q4_k,   KERN_FORM_4,  KERN_SCALE_KM)                                \
+    stamp(q5_k,   KERN_FORM_5,  KERN_SCALE_KM)                                \
+    stamp(q6_k,   KERN_FORM_6,  KERN_SCALE_KH)                                \
+    stamp(iq4_nl, KERN_FORM_NL, KERN_SCALE_D)                                 \
+    stamp(iq4_xs, KERN_FORM_NL, KERN_SCALE_K)
+
+#endif

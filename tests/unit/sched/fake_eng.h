@@ -160,7 +160,7 @@ fake_seq_reserve(void *ctx, uint32_t seq, uint32_t n)
 static inline int
 fake_seq_fork(void *ctx, uint32_t dst, uint32_t src, uint32_t n)
 {
-    uint32_t     i, page;
+    uint32_t     i, page = 0;
     fake_eng_t  *e = ctx;
     fake_seq_t  *d = &e->seqs[dst], *s = &e->seqs[src];
 

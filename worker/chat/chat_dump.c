@@ -218,7 +218,7 @@ dump(dump_t *d, const chat_val_t *v)
         }
 
         if (rc == CHAT_OK) {
-            rc = chat_charge(d->vm, 1);
+            rc = chat_charge(d->vm, 3);
         }
 
         /* Close what is complete. */
@@ -420,7 +420,11 @@ escaped(dump_t *d, const chat_val_t *v, char quote,
         }
 
         part = chat_v_sub(v, run, i - run);
-        rc = chat_buf_str(d->vm, d->buf, &part);
+        rc = chat_charge(d->vm, 1);
+
+        if (rc == CHAT_OK) {
+            rc = chat_buf_str(d->vm, d->buf, &part);
+        }
 
         if (rc == CHAT_OK) {
             rc = chat_buf_add(d->vm, d->buf, text, n, v->taint == CT_MIXED

@@ -10,7 +10,7 @@
 
 
 #define NGX_HTTP_INFER_STOPS_MAX    16
-#define NGX_HTTP_INFER_STOP_BYTES   1024        /* of one stop string */
+#define NGX_HTTP_INFER_STOP_BYTES   256         /* of one stop string */
 #define NGX_HTTP_INFER_BIASES_MAX   1024
 #define NGX_HTTP_INFER_LISTS        4           /* of logprobs, completions */
 #define NGX_HTTP_INFER_ID_LEN       32

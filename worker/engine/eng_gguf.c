@@ -15,7 +15,7 @@
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_gguf_int.h"
 
-#define FIRST_READ         (4u << 20)
+#define FIRST_READ         (2u << 20)
 
 
 int

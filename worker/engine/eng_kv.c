@@ -23,6 +23,9 @@ eng_kv_init(eng_kv_t *kv, const eng_plan_t *plan, eng_err_t *err)
     p = mmap(NULL, plan->kv_bytes, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     kv->memory = p == MAP_FAILED ? NULL : p;
+    if (kv->memory != NULL) {
+        (void) madvise(p, plan->kv_bytes, MADV_HUGEPAGE);
+    }
     kv->refs = calloc(n, sizeof(kv->refs[0]));
     kv->free_page = calloc(n, sizeof(kv->free_page[0]));
     kv->seq = calloc(s, sizeof(kv->seq[0]));

@@ -1,0 +1,398 @@
+/*
+ * tok_hf_model.c: the model of a tokenizer.json.
+ */
+
+#include "tokenizer/tok_hf.h"
+
+#include <math.h>
+
+
+/* A member that may be absent, null or a string. */
+static int
+maybe_text(tok_hf_t *f, const tok_members_t *m, const char *key,
+    tok_ref_t *ref, bool *have)
+{
+    *have = false;
+    if (!tok_json_at(f->j, m, key) || tok_json_null(f->j)) {
+        return 0;
+    }
+    *have = true;
+    return tok_hf_text(f, m, key, ref);
+}
+
+
+static int
+maybe_flag(tok_hf_t *f, const tok_members_t *m, const char *key,
+    uint32_t bit)
+{
+    bool  v = false;
+    int   rc;
+
+    if (!tok_json_at(f->j, m, key) || tok_json_null(f->j)) {
+        return 0;
+    }
+    rc = tok_json_bool(f->j, &v);
+    if (rc == 0 && v) {
+        f->b->h.bpe_flags |= bit;
+    }
+    return rc;
+}
+
+
+/* {"token": id, ...} */
+static int
+vocab_map(tok_hf_t *f)
+{
+    tok_str_t  s;
+    uint32_t   id;
+    bool       first = true;
+    int        rc = tok_json_open(f->j, '{');
+
+    while (rc == 0 && (rc = tok_json_next(f->j, '{', &first)) == 1) {
+        rc = tok_json_string(f->j, &s);
+        if (rc == 0) {
+            rc = tok_json_colon(f->j);
+        }
+        if (rc == 0) {
+            rc = tok_json_u32(f->j, &id);
+        }
+        if (rc == 0) {
+            rc = tok_build_token(f->b, id, s.ptr, s.len);
+        }
+    }
+    return rc == 0 ? tok_build_index(f->b, true) : rc;
+}
+
+
+/* [["token", score], ...] */
+static int
+vocab_scores(tok_hf_t *f)
+{
+    tok_vec_t  *scores = &f->b->scores;
+    tok_str_t   s;
+    double      v;
+    bool        outer = true, first;
+    uint32_t    id = 0;
+    int         rc = tok_json_open(f->j, '[');
+
+    while (rc == 0 && (rc = tok_json_next(f->j, '[', &outer)) == 1) {
+        first = true;
+        rc = tok_json_open(f->j, '[');
+        if (rc == 0 && tok_json_next(f->j, '[', &first) == 1) {
+            rc = tok_json_string(f->j, &s);
+        }
+        if (rc == 0 && first) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "an empty entry of the "
+                                 "vocabulary");
+        }
+        if (rc == 0) {
+            rc = tok_build_token(f->b, id++, s.ptr, s.len);
+        }
+        if (rc == 0 && tok_json_next(f->j, '[', &first) != 1) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "a score is expected");
+        }
+        if (rc == 0) {
+            rc = tok_json_double(f->j, &v);
+        }
+        if (rc == 0 && tok_json_next(f->j, '[', &first) != 0) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "an entry has more than "
+                                 "a token and a score");
+        }
+        if (rc == 0 && tok_vec_room(scores, 1, sizeof(v)) != 0) {
+            return tok_json_fail(f->j, TOK_E_NOMEM, "no memory");
+        }
+        if (rc == 0) {
+            ((double *) scores->ptr)[scores->n++] = v;
+        }
+    }
+    return rc == 0 ? tok_build_index(f->b, false) : rc;
+}
+
+
+/* --- BPE --------------------------------------------------------------- */
+
+/* "a b": exactly one space between two parts. */
+static int
+merge_legacy(tok_hf_t *f)
+{
+    tok_str_t       s;
+    const uint8_t  *p, *space;
+    size_t          n;
+    int             rc = tok_json_string(f->j, &s);
+
+    if (rc != 0) {
+        return rc;
+    }
+    p = (const uint8_t *) s.ptr;
+    if (s.len >= 8 && memcmp(p, "#version", 8) == 0) {
+        return 0;
+    }
+    space = memchr(p, ' ', s.len);
+    n = space != NULL ? (size_t) (space - p) : 0;
+    if (space == NULL || memchr(space + 1, ' ', s.len - n - 1) != NULL) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "a merge needs two parts and "
+                             "one space");
+    }
+    return tok_build_merge(f->b, p, n, space + 1, s.len - n - 1);
+}
+
+
+/* ["a", "b"] */
+static int
+merge_pair(tok_hf_t *f)
+{
+    uint8_t    left[1024];
+    tok_str_t  s;
+    size_t     n;
+    bool       first = true;
+    int        rc = tok_json_open(f->j, '[');
+
+    if (rc == 0 && tok_json_next(f->j, '[', &first) != 1) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "an empty merge");
+    }
+    if (rc == 0) {
+        rc = tok_json_string(f->j, &s);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (s.len > sizeof(left)) {
+        return tok_json_fail(f->j, TOK_E_LIMIT, "a merge of more than 1024 "
+                             "bytes");
+    }
+    /* The second string may take the buffer of the first. */
+    n = s.len;
+    memcpy(left, s.ptr, n);
+    if (tok_json_next(f->j, '[', &first) != 1) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "a merge of one part");
+    }
+    rc = tok_json_string(f->j, &s);
+    if (rc == 0) {
+        rc = tok_build_merge(f->b, left, n, (const uint8_t *) s.ptr, s.len);
+    }
+    if (rc == 0 && tok_json_next(f->j, '[', &first) != 0) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "a merge of more than two "
+                             "parts");
+    }
+    return rc;
+}
+
+
+static int
+merges(tok_hf_t *f, const tok_members_t *m)
+{
+    bool  first = true, pairs = false, known = false, now;
+    int   rc;
+
+    if (!tok_json_at(f->j, m, "merges")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"merges\" is missing");
+    }
+    rc = tok_json_open(f->j, '[');
+    while (rc == 0 && (rc = tok_json_next(f->j, '[', &first)) == 1) {
+        now = tok_json_peek(f->j) == '[';
+        if (known && now != pairs) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "merges of both forms");
+        }
+        pairs = now;
+        known = true;
+        rc = now ? merge_pair(f) : merge_legacy(f);
+    }
+    return rc;
+}
+
+
+static int
+dropout(tok_hf_t *f, const tok_members_t *m)
+{
+    double  v;
+    int     rc;
+
+    if (!tok_json_at(f->j, m, "dropout") || tok_json_null(f->j)) {
+        return 0;
+    }
+    rc = tok_json_double(f->j, &v);
+    if (rc == 0 && v != 0) {
+        return tok_json_fail(f->j, TOK_E_UNSUPPORTED, "dropout is on: ids "
+                             "would be random");
+    }
+    return rc;
+}
+
+
+static int
+bpe(tok_hf_t *f, const tok_members_t *m)
+{
+    tok_image_t  *h = &f->b->h;
+    bool          have, unk = false;
+    int           rc = dropout(f, m);
+
+    h->model = TOK_M_BPE;
+    if (rc == 0) {
+        rc = maybe_text(f, m, "unk_token", &h->unk_token, &unk);
+    }
+    if (rc == 0) {
+        rc = maybe_text(f, m, "continuing_subword_prefix", &h->prefix, &have);
+    }
+    if (rc == 0) {
+        rc = maybe_text(f, m, "end_of_word_suffix", &h->suffix, &have);
+    }
+    if (rc == 0 && (h->prefix.len > TOK_AFFIX_BYTES_MAX
+                    || h->suffix.len > TOK_AFFIX_BYTES_MAX))
+    {
+        return tok_json_fail(f->j, TOK_E_LIMIT, "an affix of more than 256 "
+                             "bytes");
+    }
+    if (rc == 0) {
+        rc = maybe_flag(f, m, "fuse_unk", TOK_BPE_FUSE_UNK);
+    }
+    if (rc == 0) {
+        rc = maybe_flag(f, m, "byte_fallback", TOK_BPE_BYTE_FALLBACK);
+    }
+    if (rc == 0) {
+        rc = maybe_flag(f, m, "ignore_merges", TOK_BPE_IGNORE_MERGES);
+    }
+    if (rc == 0 && !tok_json_at(f->j, m, "vocab")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
+    }
+    if (rc == 0) {
+        rc = vocab_map(f);
+    }
+    if (rc == 0 && unk) {
+        h->unk = tok_build_find(f->b, tok_build_text(f->b, h->unk_token),
+                                h->unk_token.len);
+        h->bpe_flags |= TOK_BPE_HAS_UNK;
+        if (h->unk == TOK_NO_ID) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "unk_token is not in the "
+                                 "vocabulary");
+        }
+    }
+    return rc == 0 ? merges(f, m) : rc;
+}
+
+
+/* --- the others -------------------------------------------------------- */
+
+static int
+unk_of(tok_hf_t *f, const tok_members_t *m)
+{
+    tok_image_t  *h = &f->b->h;
+    int           rc = tok_hf_text(f, m, "unk_token", &h->unk_token);
+
+    if (rc == 0 && !tok_json_at(f->j, m, "vocab")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
+    }
+    if (rc == 0) {
+        rc = vocab_map(f);
+    }
+    if (rc == 0) {
+        h->unk = tok_build_find(f->b, tok_build_text(f->b, h->unk_token),
+                                h->unk_token.len);
+    }
+    return rc;
+}
+
+
+static int
+wordpiece(tok_hf_t *f, const tok_members_t *m)
+{
+    tok_image_t  *h = &f->b->h;
+    int           rc;
+
+    h->model = TOK_M_WORDPIECE;
+    rc = tok_hf_text(f, m, "continuing_subword_prefix", &h->prefix);
+    if (rc == 0) {
+        rc = tok_hf_number(f, m, "max_input_chars_per_word", UINT32_MAX,
+                           &h->word_chars_max);
+    }
+    return rc == 0 ? unk_of(f, m) : rc;
+}
+
+
+static int
+unigram(tok_hf_t *f, const tok_members_t *m)
+{
+    tok_image_t  *h = &f->b->h;
+    const double *score;
+    double        min = HUGE_VAL;
+    size_t        i;
+    int           rc;
+
+    h->model = TOK_M_UNIGRAM;
+    if (!tok_json_at(f->j, m, "vocab")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
+    }
+    rc = vocab_scores(f);
+    if (rc == 0) {
+        rc = maybe_flag(f, m, "byte_fallback", TOK_BPE_BYTE_FALLBACK);
+    }
+    if (rc == 0 && tok_json_at(f->j, m, "unk_id") && !tok_json_null(f->j)) {
+        rc = tok_json_u32(f->j, &h->unk);
+        if (rc == 0 && h->unk >= f->b->tokens.n) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "unk_id is not in the "
+                                 "vocabulary");
+        }
+    }
+    score = f->b->scores.ptr;
+    for (i = 0; i < f->b->scores.n; i++) {
+        min = score[i] < min ? score[i] : min;
+    }
+    h->unk_score = min - 10.0;
+    return rc;
+}
+
+
+/* Old files have no type: the first kind whose members are all there. */
+static int
+guess(tok_hf_t *f, const tok_members_t *m)
+{
+    if (tok_json_at(f->j, m, "merges")) {
+        return bpe(f, m);
+    }
+    if (!tok_json_at(f->j, m, "vocab")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
+    }
+    if (tok_json_peek(f->j) == '[') {
+        return unigram(f, m);
+    }
+    if (tok_json_at(f->j, m, "continuing_subword_prefix")
+        && tok_json_at(f->j, m, "max_input_chars_per_word"))
+    {
+        return wordpiece(f, m);
+    }
+    f->b->h.model = TOK_M_WORDLEVEL;
+    return unk_of(f, m);
+}
+
+
+int
+tok_hf_model(tok_hf_t *f)
+{
+    tok_members_t  m;
+    tok_str_t      type;
+    int            rc = tok_json_members(f->j, &m);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (!tok_json_at(f->j, &m, "type")) {
+        return guess(f, &m);
+    }
+    rc = tok_hf_type(f, &m, &type);
+    if (rc != 0) {
+        return rc;
+    }
+    if (tok_hf_is(type, "BPE")) {
+        return bpe(f, &m);
+    }
+    if (tok_hf_is(type, "WordPiece")) {
+        return wordpiece(f, &m);
+    }
+    if (tok_hf_is(type, "Unigram")) {
+        return unigram(f, &m);
+    }
+    if (tok_hf_is(type, "WordLevel")) {
+        f->b->h.model = TOK_M_WORDLEVEL;
+        return unk_of(f, &m);
+    }
+    return tok_hf_unknown(f, "model", type);
+}

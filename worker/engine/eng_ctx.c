@@ -62,7 +62,8 @@ carve_all(eng_ctx_t *x, const eng_hp_t *hp, const eng_plan_t *plan,
     uint32_t  cols = max_u32(n, w);
 
     x->x = carve(&c, n, hp->embd * sizeof(float));
-    x->act = carve(&c, n, max_u32(nq + 2 * nk, 2 * hp->ff) * sizeof(float));
+    x->act = carve(&c, n, max_u32(max_u32(nq + 2 * nk, 2 * hp->ff),
+                                  hp->embd + nq) * sizeof(float));
     x->att = carve(&c, n, nq * sizeof(float));
     x->sub = carve(&c, n, hp->embd * sizeof(float));
     x->rope = carve(&c, n, 2 * hp->rot_dim * sizeof(float));

@@ -40,7 +40,7 @@ typedef struct {
 
     /* shared work memory; M = max_batch_tokens, W = max_logits */
     float     *x;                 /* [M][embd]: the residual stream          */
-    float     *act;               /* [M][max(qkv, 2 ff)]: q|k|v, gate|up     */
+    float     *act;               /* [M][...]: q|k|v, gate|up, moving columns */
     float     *att;               /* [M][heads * head_dim]                   */
     float     *sub;               /* [M][embd]: output of o and down         */
     float     *rope;              /* [M][2 tables][cos|sin][rot_dim / 2]     */

@@ -9,6 +9,7 @@
  *   rope, append   act              act, KV page    head or token
  *   attention      act, KV pages    att             sequence, kv head, queries
  *   quantise       att              panel           columns
+ *   (last layer)   x, att           x, att          wanted columns move up
  *   o              panel            sub             rows
  *   add, norm, q.  x, sub           x, panel        columns
  *   gate, up       panel            act             rows
@@ -36,6 +37,8 @@ typedef struct {
     const eng_hp_t  *hp;
     uint32_t         thread, threads;
     int              redundant;
+    int              narrow;      /* columns are the wanted tokens only      */
+    uint32_t         n;           /* columns                                 */
     uint32_t         c0, c1;      /* columns whose residual stream is ours   */
     uint32_t         t0, t1;      /* columns split evenly in any mode        */
     float           *res;         /* residual stream, column 0               */
@@ -47,6 +50,7 @@ typedef struct {
 static void embed(view_t *v);
 static void layer(view_t *v, uint32_t i);
 static void attention(view_t *v, const eng_layer_t *l, uint32_t i);
+static int narrow(view_t *v);
 static void add_residual(view_t *v, const float *post_norm);
 static void output(view_t *v);
 
@@ -69,6 +73,8 @@ view_init(view_t *v, eng_ctx_t *x, uint32_t thread)
     v->thread = thread;
     v->threads = x->plan.threads;
     v->redundant = n <= ENG_REDUNDANT_MAX && v->threads > 1;
+    v->narrow = 0;
+    v->n = n;
     v->nq = v->hp->heads * v->hp->head_dim;
     v->nk = v->hp->heads_kv * v->hp->head_dim;
     v->qkv = v->nq + 2 * v->nk;
@@ -188,7 +194,7 @@ quant_norm(const view_t *v, uint32_t kinds, const float *w)
 
     for (kind = 0; kind < 2; kind++) {
         if ((kinds >> kind) & 1) {
-            panel_at(v, kind, v->x->n_tok, v->hp->embd, &p);
+            panel_at(v, kind, v->n, v->hp->embd, &p);
             kern_quant_rmsnorm(&p, v->c0, v->c1, v->res, v->hp->embd, w,
                                v->hp->eps);
         }
@@ -229,7 +235,7 @@ static void
 layer(view_t *v, uint32_t i)
 {
     eng_ctx_t             *x = v->x;
-    uint32_t               kind, n = x->n_tok, ff = v->hp->ff;
+    uint32_t               kind, ff = v->hp->ff;
     kern_panel_t           p;
     const eng_layer_t     *l = &x->m->layer[i];
     const kern_weight_t   *qkv[3] = { &l->q, &l->k, &l->v };
@@ -238,34 +244,81 @@ layer(view_t *v, uint32_t i)
 
     quant_norm(v, kinds_of(qkv, 3), l->attn_norm);
     sync_columns(v);
-    product(v, qkv, 3, n, x->act, v->qkv);
+    product(v, qkv, 3, v->n, x->act, v->qkv);
     sync_all(v);
 
     attention(v, l, i);
     sync_all(v);
+    if (i + 1 == v->hp->layers && !narrow(v)) {
+        return;
+    }
 
     kind = kern_panel_kind(o->type);
-    panel_at(v, kind, n, v->nq, &p);
+    panel_at(v, kind, v->n, v->nq, &p);
     kern_quant(&p, v->c0, v->c1, x->att, v->nq);
     sync_columns(v);
-    product(v, &o, 1, n, x->sub, v->hp->embd);
+    product(v, &o, 1, v->n, x->sub, v->hp->embd);
     sync_all(v);
 
     add_residual(v, l->post_attn_norm);
     quant_norm(v, kinds_of(gu, 2), l->ffn_norm);
     sync_columns(v);
-    product(v, gu, 2, n, x->act, 2 * (size_t) ff);
+    product(v, gu, 2, v->n, x->act, 2 * (size_t) ff);
     sync_all(v);
 
     kind = kern_panel_kind(down->type);
-    panel_at(v, kind, n, ff, &p);
+    panel_at(v, kind, v->n, ff, &p);
     kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
                    2 * (size_t) ff);
     sync_columns(v);
-    product(v, &down, 1, n, x->sub, v->hp->embd);
+    product(v, &down, 1, v->n, x->sub, v->hp->embd);
     sync_all(v);
 
     add_residual(v, l->post_ffn_norm);
+}
+
+
+/*
+ * In the last layer only tokens whose logits are wanted go on: their columns
+ * move to the front.  Two steps through `act`, which is free now, because
+ * the places overlap.  0: nobody goes on.
+ */
+static int
+narrow(view_t *v)
+{
+    float      *t;
+    uint32_t    j, a, b, e = v->hp->embd;
+    eng_ctx_t  *x = v->x;
+
+    if (x->n_want == 0) {
+        return 0;
+    }
+    if (v->redundant || x->n_want == v->n) {
+        return 1;
+    }
+
+    split(x->n_want, v->thread, v->threads, &a, &b);
+    for (j = a; j < b; j++) {
+        t = x->act + (size_t) j * (e + v->nq);
+        memcpy(t, v->res + (size_t) x->want[j] * e, e * sizeof(float));
+        memcpy(t + e, x->att + (size_t) x->want[j] * v->nq,
+               v->nq * sizeof(float));
+    }
+    sync_all(v);
+    for (j = a; j < b; j++) {
+        t = x->act + (size_t) j * (e + v->nq);
+        memcpy(v->res + (size_t) j * e, t, e * sizeof(float));
+        memcpy(x->att + (size_t) j * v->nq, t + e, v->nq * sizeof(float));
+    }
+
+    /* The same thread goes on with these columns; `act` is written again only
+       after the next barrier. */
+    v->c0 = a;
+    v->c1 = b;
+    v->n = x->n_want;
+    v->narrow = 1;
+
+    return 1;
 }
 
 
@@ -371,6 +424,21 @@ attend(view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
 }
 
 
+static int
+any_wanted(const eng_ctx_t *x, const eng_seg_t *g, uint32_t q0, uint32_t q1)
+{
+    uint32_t  q;
+
+    for (q = q0; q < q1; q++) {
+        if (x->tok[g->first + q].want_logits) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /*
  * Deals the tasks of (sequence, kv head, some queries) by their cost, which
  * is the number of keys seen: a task belongs to the thread in whose share its
@@ -410,7 +478,9 @@ deal_tasks(view_t *v, const eng_layer_t *l, uint32_t i, int place)
                     place_token(v, l, i, g->first, &x->kv.seq[g->seq], h,
                                 h + 1);
                 }
-                attend(v, i, g, h, q0, q1);
+                if (i + 1 < v->hp->layers || any_wanted(x, g, q0, q1)) {
+                    attend(v, i, g, h, q0, q1);
+                }
             }
         }
     }
@@ -446,7 +516,8 @@ attention(view_t *v, const eng_layer_t *l, uint32_t i)
 static void
 output(view_t *v)
 {
-    uint32_t              j, kind, g0, g1, groups, r0, r1, rows = v->hp->vocab;
+    uint32_t              j, c, kind, g0, g1, groups, r0, r1;
+    uint32_t              rows = v->hp->vocab;
     eng_ctx_t            *x = v->x;
     kern_panel_t          p;
     const kern_weight_t  *w = &x->m->output;
@@ -454,10 +525,11 @@ output(view_t *v)
     kind = kern_panel_kind(w->type);
     panel_at(v, kind, x->n_want, v->hp->embd, &p);
     for (j = 0; j < x->n_want; j++) {
-        /* stride 0: the one column begins at the given address */
-        if (x->want[j] >= v->c0 && x->want[j] < v->c1) {
+        c = v->narrow ? j : x->want[j];
+        if (c >= v->c0 && c < v->c1) {
+            /* stride 0: the one column begins at the given address */
             kern_quant_rmsnorm(&p, j, j + 1,
-                               v->res + (size_t) x->want[j] * v->hp->embd, 0,
+                               v->res + (size_t) c * v->hp->embd, 0,
                                x->m->output_norm, v->hp->eps);
         }
     }

@@ -463,6 +463,54 @@ test_independence(void **state)
 }
 
 
+/* Few wanted logits: the last layer drops the other columns. */
+static void
+test_wanted_only(void **state)
+{
+    eng_t         e;
+    uint32_t      i, k, seq, n, want[4] = { 0, 3, 40, 99 };
+    eng_tok_t     t[N_MAX];
+    const float  *l[N_MAX];
+    eng_model_t  *m;
+    tiny_file_t   f;
+    tiny_model_t  conf = TINY_LLAMA;
+    static float  all[N_MAX][80];
+
+    (void) state;
+    conf.type = 3;
+    tiny_build(&f, &conf);
+    m = open_tiny(&f, NULL);
+    create(m, 2, &e);
+    assert_int_equal(eng_seq_open(&e, &seq), 0);
+    assert_int_equal(eng_seq_reserve(&e, seq, N_MAX), 0);
+    feed(&e, seq, 0, 0, N_MAX, all);
+    for (k = 0; k <= 4; k++) {
+        eng_seq_trim(&e, seq, 0);
+        assert_int_equal(eng_seq_reserve(&e, seq, N_MAX), 0);
+        for (i = 0; i < N_MAX; i++) {
+            t[i] = (eng_tok_t) { token(0, i), seq, i, 0 };
+        }
+        for (i = 0; i < k; i++) {
+            t[want[i]].want_logits = 1;
+        }
+        /* in two chunks, of which the second may want nothing */
+        n = k == 2 ? 97 : 50;
+        memset(l, 0, sizeof(l));
+        assert_int_equal(eng_step(&e, t, n, l), 0);
+        for (i = 0; i < k && want[i] < n; i++) {
+            assert_memory_equal(l[want[i]], all[want[i]], 80 * 4);
+        }
+        assert_int_equal(eng_step(&e, t + n, N_MAX - n, l + n), 0);
+        for ( ; i < k; i++) {
+            assert_memory_equal(l[want[i]], all[want[i]], 80 * 4);
+        }
+    }
+    eng_destroy(&e);
+    eng_model_close(m);
+    tiny_free(&f);
+}
+
+
 /* A fork and an attached prefix continue like the original. */
 static void
 test_shared_prefix(void **state)
@@ -589,6 +637,7 @@ main(void)
         cmocka_unit_test(test_reference_gemma),
         cmocka_unit_test(test_reference_quantised),
         cmocka_unit_test(test_independence),
+        cmocka_unit_test(test_wanted_only),
         cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_contract),
     };

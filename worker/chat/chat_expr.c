@@ -165,6 +165,10 @@ keyword(chat_comp_t *c, uint32_t id, bool *taken)
         return CHAT_OK;
     }
 
+    if (e->flag) {
+        return chat_x_unexpected(c);     /* f(a=b=1) */
+    }
+
     if (e->kw == 0) {
         rc = chat_kwnames(c, &e->kw);
         if (rc != CHAT_OK) {

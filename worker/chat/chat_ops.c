@@ -608,8 +608,9 @@ chat_op_slice(chat_vm_t *vm, const chat_val_t *v, chat_val_t *out)
     chat_args_t         join = { .v = &list, .n = 1 };
 
     if (v->type != CV_STR && v->type != CV_LIST && v->type != CV_TUPLE) {
-        return chat_fail(vm, CHAT_ERUNTIME, "%s cannot be sliced",
-                         chat_type_name(v));
+        *out = chat_v_undef();
+        return v->type != CV_UNDEF ? CHAT_OK
+               : chat_fail(vm, CHAT_ERUNTIME, "undefined cannot be sliced");
     }
 
     rc = chat_length(vm, v, &n);

@@ -71,6 +71,18 @@ room(chat_vm_t *vm, const chat_val_t *v, const chat_list_t **list,
 }
 
 
+/* As room(), but what is false counts as empty, as the reference has it. */
+static int
+room_or_none(chat_vm_t *vm, const chat_val_t *v, const chat_list_t **list,
+    chat_val_t **items)
+{
+    chat_val_t  none;
+
+    none = chat_v_undef();
+    return room(vm, chat_truth(v) ? v : &none, list, items);
+}
+
+
 /* map("filter", arguments...) or map(attribute=..., default=...) */
 int
 chat_seq_map(chat_vm_t *vm, chat_args_t *a, chat_val_t *out)
@@ -82,7 +94,7 @@ chat_seq_map(chat_vm_t *vm, chat_args_t *a, chat_val_t *out)
     const chat_val_t   *path, *other;
     const chat_list_t  *list;
 
-    rc = room(vm, &a->v[0], &list, &items);
+    rc = room_or_none(vm, &a->v[0], &list, &items);
     id = -1;
     path = a->n == 1 ? chat_arg(vm, a, 1, "attribute") : NULL;
     other = chat_arg(vm, a, CHAT_ARGS_MAX, "default");
@@ -145,7 +157,7 @@ chat_seq_select(chat_vm_t *vm, chat_args_t *a, bool keep, bool by_attr,
     chat_args_t         sub = { .v = args };
     const chat_list_t  *list;
 
-    rc = room(vm, &a->v[0], &list, &items);
+    rc = room_or_none(vm, &a->v[0], &list, &items);
     first = by_attr ? 2 : 1;
     id = -1;
 

@@ -319,7 +319,7 @@ chat_buf_lit(chat_vm_t *vm, chat_buf_t *b, const char *s)
 void
 chat_buf_val(const chat_buf_t *b, chat_val_t *out)
 {
-    *out = chat_v_str(b->s, b->len);
+    *out = chat_v_str(b->s != NULL ? b->s : "", b->len);
     out->taint = b->taint;
     out->map = b->map;
 }

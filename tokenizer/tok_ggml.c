@@ -3,15 +3,10 @@
  * as the tokenizer.json that it was made from would be.
  */
 
-#include "tokenizer/tok_build.h"
+#include "tokenizer/tok_ggml.h"
 
 #include <stdlib.h>
 
-
-enum {                              /* tokenizer.ggml.token_type */
-    TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED,
-    TYPE_BYTE
-};
 
 enum { PRE_NFC = 1, PRE_IGNORE_MERGES = 2, PRE_BOS = 4, PRE_DIGITS = 8 };
 
@@ -80,8 +75,8 @@ is(tok_str_t s, const char *name)
 }
 
 
-static int
-op_add(tok_build_t *b, tok_vec_t *list, uint16_t type, uint32_t a, uint32_t c,
+int
+tok_ggml_op(tok_build_t *b, tok_vec_t *list, uint16_t type, uint32_t a, uint32_t c,
     const char *s, const char *r)
 {
     tok_op_t  op = { .type = type, .a = a, .c = c };
@@ -99,16 +94,12 @@ op_add(tok_build_t *b, tok_vec_t *list, uint16_t type, uint32_t a, uint32_t c,
 
 /* --- what all kinds share ---------------------------------------------- */
 
-static int
-tokens_of(tok_build_t *b, const tok_gguf_t *g)
+int
+tok_ggml_tokens(tok_build_t *b, const tok_gguf_t *g)
 {
     uint32_t  i;
     int       rc;
 
-    if (g->n_tokens == 0) {
-        return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: the file has no "
-                        "tokenizer.ggml.tokens");
-    }
     rc = tok_build_ids(b, g->n_tokens);
     for (i = 0; i < g->n_tokens && rc == 0; i++) {
         if (tok_utf8_check((const uint8_t *) g->tokens[i].ptr,
@@ -123,8 +114,8 @@ tokens_of(tok_build_t *b, const tok_gguf_t *g)
 }
 
 
-static int
-added_of(tok_build_t *b, const tok_gguf_t *g)
+int
+tok_ggml_added(tok_build_t *b, const tok_gguf_t *g)
 {
     uint32_t  i;
     int       rc = 0;
@@ -134,13 +125,13 @@ added_of(tok_build_t *b, const tok_gguf_t *g)
             continue;
         }
         switch (g->types[i]) {
-        case TYPE_CONTROL:
-        case TYPE_UNKNOWN:
+        case TOK_TYPE_CONTROL:
+        case TOK_TYPE_UNKNOWN:
             rc = tok_build_added(b, i, g->tokens[i].ptr, g->tokens[i].len,
                                  TOK_A_SPECIAL);
             break;
-        case TYPE_USER:
-        case TYPE_UNUSED:
+        case TOK_TYPE_USER:
+        case TOK_TYPE_UNUSED:
             rc = tok_build_added(b, i, g->tokens[i].ptr, g->tokens[i].len, 0);
             break;
         default:
@@ -207,8 +198,8 @@ tok_build_eos(tok_build_t *b)
 
 
 /* Ids around the text, as add_bos_token and its kin ask for. */
-static int
-template_of(tok_build_t *b, uint32_t before, uint32_t between,
+int
+tok_ggml_template(tok_build_t *b, uint32_t before, uint32_t between,
     uint32_t after, uint32_t type_b)
 {
     const struct {
@@ -218,7 +209,7 @@ template_of(tok_build_t *b, uint32_t before, uint32_t between,
         { TOK_T_PIECE_ID, before, 0, 0 }, { TOK_T_PIECE_SEQ, 0, 0, 0 },
         { TOK_T_PIECE_ID, after, 0, 0 },
         { TOK_T_PIECE_ID, before, 0, 1 }, { TOK_T_PIECE_SEQ, 0, 0, 1 },
-        { TOK_T_PIECE_ID, between, type_b == 1 ? 0 : type_b, 1 },
+        { TOK_T_PIECE_ID, between, 0, 1 },
         { TOK_T_PIECE_SEQ, 1, type_b, 1 }, { TOK_T_PIECE_ID, after, type_b, 1 }
     };
     tok_op_t  op = { .type = TOK_T_TEMPLATE, .flags = 8 };
@@ -237,8 +228,8 @@ template_of(tok_build_t *b, uint32_t before, uint32_t between,
 }
 
 
-static uint32_t
-if_flag(int flag, bool otherwise, uint32_t id)
+uint32_t
+tok_ggml_if(int flag, bool otherwise, uint32_t id)
 {
     return flag > 0 || (flag < 0 && otherwise) ? id : TOK_NO_ID;
 }
@@ -291,9 +282,15 @@ gpt2_of(tok_build_t *b, const tok_gguf_t *g)
     if (pres[i].flags & PRE_IGNORE_MERGES) {
         b->h.bpe_flags |= TOK_BPE_IGNORE_MERGES;
     }
-    rc = merges_of(b, g);
+    rc = tok_ggml_tokens(b, g);
+    if (rc == 0) {
+        rc = tok_ggml_added(b, g);
+    }
+    if (rc == 0) {
+        rc = merges_of(b, g);
+    }
     if (rc == 0 && (pres[i].flags & PRE_NFC)) {
-        rc = op_add(b, &b->norm, TOK_N_NFC, 0, 0, NULL, NULL);
+        rc = tok_ggml_op(b, &b->norm, TOK_N_NFC, 0, 0, NULL, NULL);
     }
     if (rc == 0 && (pres[i].flags & PRE_DIGITS)) {
         op.type = TOK_P_DIGITS;
@@ -317,9 +314,9 @@ gpt2_of(tok_build_t *b, const tok_gguf_t *g)
         rc = tok_build_op(b, &b->decode, &op);
     }
     if (rc == 0) {
-        rc = template_of(b, if_flag(g->add_bos, pres[i].flags & PRE_BOS,
-                                    g->bos), TOK_NO_ID,
-                         if_flag(g->add_eos, false, g->eos), 0);
+        rc = tok_ggml_template(b, tok_ggml_if(g->add_bos, pres[i].flags
+                                              & PRE_BOS, g->bos), TOK_NO_ID,
+                               tok_ggml_if(g->add_eos, false, g->eos), 0);
     }
     return rc;
 }
@@ -337,10 +334,9 @@ tok_open_gguf(tok_t **t, const tok_gguf_t *g, tok_err_t *err)
     b.h.eos = g->eos;
     b.h.pad = g->pad;
     b.h.unk = g->unk;
-    rc = tokens_of(&b, g);
-    if (rc == 0) {
-        rc = added_of(&b, g);
-    }
+    rc = g->n_tokens ? 0
+         : tok_fail(err, TOK_E_FORMAT, "tokenizer: the file has no "
+                    "tokenizer.ggml.tokens");
     if (rc == 0 && g->chat_template.len) {
         rc = g->chat_template.len > TOK_TEMPLATE_BYTES_MAX
              ? tok_fail(err, TOK_E_LIMIT, "tokenizer: chat template of %zu "
@@ -351,6 +347,15 @@ tok_open_gguf(tok_t **t, const tok_gguf_t *g, tok_err_t *err)
     }
     if (rc == 0 && is(g->model, "gpt2")) {
         rc = gpt2_of(&b, g);
+
+    } else if (rc == 0 && is(g->model, "llama")) {
+        rc = tok_ggml_llama(&b, g);
+
+    } else if (rc == 0 && is(g->model, "bert")) {
+        rc = tok_ggml_bert(&b, g);
+
+    } else if (rc == 0 && is(g->model, "t5")) {
+        rc = tok_ggml_t5(&b, g);
 
     } else if (rc == 0) {
         rc = tok_fail(err, TOK_E_UNSUPPORTED, "tokenizer: "

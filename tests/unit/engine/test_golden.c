@@ -165,12 +165,21 @@ test_smollm2(void **state)
 }
 
 
+static void
+test_gemma3(void **state)
+{
+    (void) state;
+    check_model("gemma3");
+}
+
+
 int
 main(void)
 {
     int                      rc;
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_gemma3),
     };
 
     rc = cmocka_run_group_tests(tests, NULL, NULL);

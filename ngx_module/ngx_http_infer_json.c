@@ -1,7 +1,8 @@
 /*
  * The JSON door and the readers behind it; the contract is in the header.  A
- * scanner walks over the text with one bit per open container, so that no nesting
- * costs stack, and notes the members of the outermost object as it passes them.
+ * scanner walks over the text with one bit per open container, so that no
+ * nesting costs stack, and notes the members of the outermost object as it
+ * passes them.
  */
 
 #include <stdint.h>
@@ -366,7 +367,8 @@ scan_string(scan_t *s)
         }
 
         if (s->p == s->end) {
-            return refuse(s, NGX_HTTP_INFER_JSON_ESYNTAX, "a string has no end");
+            return refuse(s, NGX_HTTP_INFER_JSON_ESYNTAX,
+                          "a string has no end");
         }
 
         if (*s->p == '"') {
@@ -432,7 +434,8 @@ scan_escape(scan_t *s)
     p += 5;
 
     if (v > 0xdbff || s->end - p < 6 || p[0] != '\\' || p[1] != 'u'
-        || ngx_http_infer_json_hex4(p + 2, s->end, &low) != 0 || low < 0xdc00 || low > 0xdfff)
+        || ngx_http_infer_json_hex4(p + 2, s->end, &low) != 0
+        || low < 0xdc00 || low > 0xdfff)
     {
         return refuse(s, NGX_HTTP_INFER_JSON_EUTF8, "half of a surrogate pair");
     }

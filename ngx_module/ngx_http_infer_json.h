@@ -1,11 +1,12 @@
 /*
- * The JSON door: one strict pass (RFC 8259) over a body before anybody else looks
- * at it, and readers for the parts that it found.
+ * The JSON door: one strict pass (RFC 8259) over a body before anybody else
+ * looks at it, and readers for the parts that it found.
  *
- * It allocates nothing, keeps no state, needs no nginx and no tree: a member is a
- * span of the body.  A body of 1 MiB takes about a millisecond whatever it holds.
- * Refused, beyond what is not JSON: invalid UTF-8, lone surrogates, nesting and
- * numbers of values above the limits, more members than fit, members of one name.
+ * It allocates nothing, keeps no state, needs no nginx and no tree: a member is
+ * a span of the body.  A body of 1 MiB takes about a millisecond whatever it
+ * holds. Refused, beyond what is not JSON: invalid UTF-8, lone surrogates,
+ * nesting and numbers of values above the limits, more members than fit,
+ * members of one name.
  *
  * Who may call: nginx processes and tests.  Everything points into the body,
  * which must live as long.
@@ -34,7 +35,7 @@
 #define NGX_HTTP_INFER_JSON_EDOUBLE  (-6)   /* two members of one name        */
 #define NGX_HTTP_INFER_JSON_ETYPE    (-7)   /* readers: another type          */
 #define NGX_HTTP_INFER_JSON_ERANGE   (-8)   /* readers: not representable     */
-#define NGX_HTTP_INFER_JSON_ESPACE   (-9)   /* readers: longer than the buffer */
+#define NGX_HTTP_INFER_JSON_ESPACE   (-9)   /* readers: buffer too small */
 #define NGX_HTTP_INFER_JSON_END       1     /* ngx_http_infer_json_next()     */
 
 
@@ -93,11 +94,10 @@ int ngx_http_infer_json_name_is(const ngx_http_infer_json_member_t *m,
 /*
  * Readers of values that the door has let in (of members, of elements).
  *
- * string: unescapes into `to`, not NUL-terminated; ESPACE when cap is too small.
- * The text is never longer than value->len - 2.
- * name: the same for a member's name.
- * number: any number that is finite as a double.  integer: one without fraction
- * ("2.0" is one).
+ * string: unescapes into `to`, not NUL-terminated; ESPACE when cap is too
+ * small. The text is never longer than value->len - 2. name: the same for a
+ * member's name. number: any number that is finite as a double.  integer: one
+ * without fraction ("2.0" is one).
  */
 int ngx_http_infer_json_string(const ngx_http_infer_json_value_t *value,
     unsigned char *to, size_t cap, size_t *len);

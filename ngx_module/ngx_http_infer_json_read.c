@@ -1,6 +1,7 @@
 /*
- * Readers of what the JSON door has let in: names, strings, numbers.  The contract
- * is in the header.  They stay inside the span they are given, whatever it holds.
+ * Readers of what the JSON door has let in: names, strings, numbers.  The
+ * contract is in the header.  They stay inside the span they are given,
+ * whatever it holds.
  */
 
 #include <math.h>
@@ -12,7 +13,8 @@
 
 
 int
-ngx_http_infer_json_hex4(const unsigned char *p, const unsigned char *end, unsigned *v)
+ngx_http_infer_json_hex4(const unsigned char *p, const unsigned char *end,
+    unsigned *v)
 {
     unsigned  i, ch;
 
@@ -39,8 +41,8 @@ ngx_http_infer_json_hex4(const unsigned char *p, const unsigned char *end, unsig
 
 
 /*
- * The bytes that the next character of a checked string stands for, up to 4 into
- * `to`; moves *p past it.
+ * The bytes that the next character of a checked string stands for, up to 4
+ * into `to`; moves *p past it.
  */
 static size_t
 unescape(const unsigned char **p, const unsigned char *end, unsigned char *to)

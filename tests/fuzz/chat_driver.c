@@ -1,9 +1,9 @@
 /*
  * Renders chat templates for tests/fuzz/chat_diff.py: reads cases from stdin,
  * writes results to stdout.  A case is six chunks (template, messages, tools,
- * kwargs, bos, eos), each a decimal length, a newline and that many bytes; length
- * "-" means absent.  A result is "code line text_len spans\n", the text or
- * message, and the spans.
+ * kwargs, bos, eos), each a decimal length, a newline and that many bytes;
+ * length "-" means absent.  A result is "code line text_len spans\n", the text
+ * or message, and the spans.
  */
 
 #include <stdio.h>

@@ -34,8 +34,8 @@
 
 /*
  * An arena that is enough for a request of `n` bytes of input in all templates
- * known to us: values take about 12 bytes per byte of dense JSON, and a template
- * makes a few copies of the content.
+ * known to us: values take about 12 bytes per byte of dense JSON, and a
+ * template makes a few copies of the content.
  */
 #define CHAT_ARENA_BYTES(n)      (2 * 1024 * 1024 + 24 * (size_t) (n))
 
@@ -65,8 +65,8 @@ typedef struct {
 
 
 /*
- * Input.  The three JSON texts should have passed the caller's strict door; they
- * are checked again here all the same.
+ * Input.  The three JSON texts should have passed the caller's strict door;
+ * they are checked again here all the same.
  *
  *   messages   array of objects, each with a string `role`, and `content` that
  *              is a string, null, absent, or an array of
@@ -103,10 +103,10 @@ typedef struct {
 /*
  * Output, in buffers of the caller.  `spans` lists, in order and without
  * overlaps, the bytes that came from the input and not from the template.  The
- * text of a special token inside such a span is plain text: a special token is to
- * be recognised only where none of its bytes lies in a span.  (The text between
- * special tokens should still be tokenized as one piece: a span border is not a
- * token border.)
+ * text of a special token inside such a span is plain text: a special token is
+ * to be recognised only where none of its bytes lies in a span.  (The text
+ * between special tokens should still be tokenized as one piece: a span border
+ * is not a token border.)
  *
  * A `role` that is one of the well-known names counts as template text, since
  * templates build special tokens from it ("<|" + role + "|>").
@@ -141,8 +141,8 @@ int chat_render(const chat_template_t *t, const chat_input_t *in, void *mem,
     size_t mem_bytes, chat_output_t *out, chat_err_t *err);
 
 /*
- * A template for a model file that has none: the one whose markers are tokens of
- * the vocabulary (has_token tells), or NULL when none of ours fits.
+ * A template for a model file that has none: the one whose markers are tokens
+ * of the vocabulary (has_token tells), or NULL when none of ours fits.
  */
 const char *chat_builtin(int (*has_token)(void *data, const char *token),
     void *data);

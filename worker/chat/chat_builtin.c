@@ -1,7 +1,7 @@
 /*
  * Templates for model files that come without one: chosen by the special tokens
- * that the vocabulary has, since a template whose markers are no tokens would make
- * the model see noise.
+ * that the vocabulary has, since a template whose markers are no tokens would
+ * make the model see noise.
  */
 
 #include <stddef.h>

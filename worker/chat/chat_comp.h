@@ -27,7 +27,9 @@ typedef struct {
     double       f;
 } chat_tok_t;
 
-/* An open construct of an expression; what the fields mean is in chat_expr.c. */
+/*
+ * An open construct of an expression; what the fields mean is in chat_expr.c.
+ */
 typedef struct {
     uint8_t   kind;
     uint8_t   op;
@@ -96,7 +98,8 @@ int chat_expr(chat_comp_t *c, unsigned flags);
 
 /* chat_compile.c */
 __attribute__((format(printf, 4, 5)))
-int chat_comp_fail(chat_comp_t *c, int code, uint32_t pos, const char *fmt, ...);
+int chat_comp_fail(chat_comp_t *c, int code, uint32_t pos,
+    const char *fmt, ...);
 int chat_emit(chat_comp_t *c, chat_op_t op, unsigned n, int32_t arg,
     uint32_t pos);
 int chat_emit_const(chat_comp_t *c, const chat_val_t *v, uint32_t pos);

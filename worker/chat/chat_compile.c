@@ -433,6 +433,7 @@ scan(chat_template_t *t)
     bool               text, looks;
     uint32_t           i;
     const chat_ins_t  *next;
+    const chat_name_t *name;
 
     text = false;
     looks = false;
@@ -447,12 +448,14 @@ scan(chat_template_t *t)
         next = &t->code[i + 1];
 
         if (t->code[i].op == OP_LOAD) {
-            t->uses_tools |= t->names[t->code[i].arg].len == 5
-                          && memcmp(t->names[t->code[i].arg].s, "tools", 5) == 0;
+            name = &t->names[t->code[i].arg];
+            t->uses_tools |= name->len == 5
+                             && memcmp(name->s, "tools", 5) == 0;
         }
 
         text |= accesses(t, i, "text");
-        looks |= next->op == OP_TEST && chat_test_is_shape((uint32_t) next->arg);
+        looks |= next->op == OP_TEST
+                 && chat_test_is_shape((uint32_t) next->arg);
 
         if (accesses(t, i, "content")) {
             looks |= next->op == OP_FOR || next->op == OP_PICK;

@@ -110,7 +110,9 @@ find(chat_vm_t *vm, const chat_dict_t *d, const chat_val_t *key,
         return d->count;
     }
 
-    /* Probes are charged, so keys that were chosen to collide end at a limit. */
+    /*
+     * Probes are charged, so keys that were chosen to collide end at a limit.
+     */
 
     for (i = key_hash(key) & d->mask, probes = 0;
          d->index[i] != 0 && !key_equal(&d->pairs[d->index[i] - 1].key, key);

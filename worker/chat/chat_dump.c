@@ -1,6 +1,7 @@
 /*
- * Values to text: as {{ }} prints them (Python's str and repr), and as JSON in the
- * manner of Python's json.dumps.  One walk serves both; it keeps its own stack.
+ * Values to text: as {{ }} prints them (Python's str and repr), and as JSON in
+ * the manner of Python's json.dumps.  One walk serves both; it keeps its own
+ * stack.
  */
 
 #include <math.h>
@@ -389,8 +390,8 @@ chat_float_text(double f, char *to, size_t cap)
 
 
 /*
- * Adds v's bytes with `escape` giving the text for those that need it; runs that
- * need none are copied at once.
+ * Adds v's bytes with `escape` giving the text for those that need it; runs
+ * that need none are copied at once.
  */
 static int
 escaped(dump_t *d, const chat_val_t *v, char quote,

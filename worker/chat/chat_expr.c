@@ -1,7 +1,8 @@
 /*
  * Expressions to code for the stack machine, in one pass and without recursion:
- * c->ents is the stack of what is open (operators that wait for their right side,
- * brackets).  Two states alternate: an operand is expected, or an operator is.
+ * c->ents is the stack of what is open (operators that wait for their right
+ * side, brackets).  Two states alternate: an operand is expected, or an
+ * operator is.
  *
  * Jumps are distances, so a finished piece of code can be moved: that is how
  * "A if C" puts C in front of A.
@@ -41,8 +42,8 @@ static int operator_op(chat_comp_t *c, unsigned flags, bool *filtered);
 static int operator_name(chat_comp_t *c, unsigned flags, bool *filtered);
 
 /*
- * Compiles the expression that starts at c->tok; its value will be on top of the
- * stack.  c->tok is then the first token that does not belong to it.
+ * Compiles the expression that starts at c->tok; its value will be on top of
+ * the stack.  c->tok is then the first token that does not belong to it.
  */
 int
 chat_expr(chat_comp_t *c, unsigned flags)
@@ -276,11 +277,13 @@ operand_op(chat_comp_t *c, unsigned flags)
 
     case '-':
     case '+':
-        rc = chat_x_push(c, E_UNARY, c->tok.op == '-' ? OP_NEG : OP_POS, P_UNARY);
+        rc = chat_x_push(c, E_UNARY, c->tok.op == '-' ? OP_NEG : OP_POS,
+                         P_UNARY);
         return rc < 0 || chat_lex_next(c) == CHAT_OK ? rc : c->err->code;
 
     case ':':
-        return e->kind == E_SUB && !e->flag ? chat_x_colon(c) : chat_x_unexpected(c);
+        return e->kind == E_SUB && !e->flag ? chat_x_colon(c)
+                                            : chat_x_unexpected(c);
 
     case '*':
     case CHAT_OP2('*', '*'):
@@ -389,11 +392,36 @@ operator_op(chat_comp_t *c, unsigned flags, bool *filtered)
 }
 
 
+/* "and", "or": a jump over the right side, to be patched at its end. */
 static int
-operator_name(chat_comp_t *c, unsigned flags, bool *filtered)
+logical(chat_comp_t *c, unsigned kind, unsigned prec, chat_op_t op)
 {
     int       rc;
     uint32_t  pos;
+
+    pos = c->tok.pos;
+
+    rc = chat_x_reduce(c, prec);
+    if (rc == CHAT_OK) {
+        rc = chat_x_push(c, kind, 0, prec);
+    }
+
+    if (rc > 0) {
+        rc = chat_emit(c, op, 0, 0, pos);
+    }
+
+    if (rc == CHAT_OK) {
+        rc = chat_lex_next(c);
+    }
+
+    return rc < 0 ? rc : X_OPERAND;
+}
+
+
+static int
+operator_name(chat_comp_t *c, unsigned flags, bool *filtered)
+{
+    int  rc;
 
     if (chat_tok_name(c, "is")) {
         return chat_x_test(c, filtered);
@@ -409,28 +437,21 @@ operator_name(chat_comp_t *c, unsigned flags, bool *filtered)
 
     if (chat_tok_name(c, "not")) {
         rc = chat_lex_next(c);
-        return rc < 0 ? rc : chat_tok_name(c, "in") ? chat_x_compare(c, CMP_NOT_IN)
-                                                    : chat_x_unexpected(c);
+
+        if (rc < 0) {
+            return rc;
+        }
+
+        return chat_tok_name(c, "in") ? chat_x_compare(c, CMP_NOT_IN)
+                                      : chat_x_unexpected(c);
     }
 
-    if (chat_tok_name(c, "and") || chat_tok_name(c, "or")) {
-        bool  is_and = chat_tok_name(c, "and");
+    if (chat_tok_name(c, "and")) {
+        return logical(c, E_AND, P_AND, OP_AND);
+    }
 
-        pos = c->tok.pos;
-        rc = chat_x_reduce(c, is_and ? P_AND : P_OR);
-        if (rc == CHAT_OK) {
-            rc = chat_x_push(c, is_and ? E_AND : E_OR, 0, is_and ? P_AND : P_OR);
-        }
-
-        if (rc > 0) {
-            rc = chat_emit(c, is_and ? OP_AND : OP_OR, 0, 0, pos);
-        }
-
-        if (rc == CHAT_OK) {
-            rc = chat_lex_next(c);
-        }
-
-        return rc < 0 ? rc : X_OPERAND;
+    if (chat_tok_name(c, "or")) {
+        return logical(c, E_OR, P_OR, OP_OR);
     }
 
     if (chat_tok_name(c, "if")) {

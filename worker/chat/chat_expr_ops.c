@@ -1,6 +1,7 @@
 /*
- * The operators of expressions: what follows a value, what closes a bracket, and
- * how a waiting operator becomes code.  See chat_expr.c for the way it works.
+ * The operators of expressions: what follows a value, what closes a bracket,
+ * and how a waiting operator becomes code.  See chat_expr.c for the way it
+ * works.
  */
 
 #include <string.h>
@@ -229,10 +230,12 @@ chat_x_test(chat_comp_t *c, bool *filtered)
           || chat_tok_is(c, '{')
           || (c->tok.type == TK_NAME && !chat_tok_name(c, "else")
               && !chat_tok_name(c, "or") && !chat_tok_name(c, "and")
-              && !chat_tok_name(c, "if") && !chat_tok_name(c, "is"));
+              && !chat_tok_name(c, "if") && !chat_tok_name(c, "is")
+              && !chat_tok_name(c, "in") && !chat_tok_name(c, "not"));
 
     if (arg || chat_tok_is(c, '(')) {
-        rc = chat_x_push(c, arg ? E_TESTARG : E_TEST, negated, arg ? P_TESTARG : 0);
+        rc = chat_x_push(c, arg ? E_TESTARG : E_TEST, negated,
+                         arg ? P_TESTARG : 0);
         if (rc > 0) {
             chat_x_top(c)->name = id;
             rc = arg ? CHAT_OK : chat_lex_next(c);
@@ -338,7 +341,8 @@ chat_x_comma(chat_comp_t *c, unsigned flags)
     if ((e->kind == E_BASE && !(flags & CHAT_X_TUPLE)) || e->kind == E_SUB
         || (e->kind == E_DICT && !e->flag))
     {
-        return e->kind == E_BASE ? chat_x_finish(c, flags) : chat_x_unexpected(c);
+        return e->kind == E_BASE ? chat_x_finish(c, flags)
+                                 : chat_x_unexpected(c);
     }
 
     if (e->count == (e->kind >= E_CALL ? CHAT_ARGS_MAX - 1u : CHAT_ITEMS_MAX)) {

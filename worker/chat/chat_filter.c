@@ -1,6 +1,6 @@
 /*
- * Filters (value | name(arguments)): the table, and those that work on one value.
- * Filters on sequences are in chat_seq.c, on strings in chat_strs.c.
+ * Filters (value | name(arguments)): the table, and those that work on one
+ * value. Filters on sequences are in chat_seq.c, on strings in chat_strs.c.
  */
 
 #include <math.h>

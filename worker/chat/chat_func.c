@@ -1,7 +1,7 @@
 /*
  * Functions that a template may call by name: range, dict, namespace,
- * raise_exception, strftime_now.  They see their arguments and the time that the
- * caller gave, nothing else.
+ * raise_exception, strftime_now.  They see their arguments and the time that
+ * the caller gave, nothing else.
  */
 
 #include <stdio.h>

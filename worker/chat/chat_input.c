@@ -1,7 +1,7 @@
 /*
  * The input door of a rendering: reads messages, tools and kwargs, checks the
- * shape of each message, and brings content and tool calls into the form that the
- * template at hand expects.  Errors name the field.
+ * shape of each message, and brings content and tool calls into the form that
+ * the template at hand expects.  Errors name the field.
  */
 
 #include <stdio.h>
@@ -113,8 +113,8 @@ bind_kwargs(chat_vm_t *vm)
 
         for (r = reserved; *r != NULL; r++) {
             if (chat_is_str(&pair->key, *r)) {
-                return bad(vm, "is set by the server", "chat_template_kwargs.%s",
-                           *r);
+                return bad(vm, "is set by the server",
+                           "chat_template_kwargs.%s", *r);
             }
         }
 
@@ -326,7 +326,9 @@ content(chat_vm_t *vm, uint32_t i, const chat_val_t *m, chat_val_t *v)
 }
 
 
-/* Checks the parts; joins them with line ends unless the template wants parts. */
+/*
+ * Checks the parts; joins them with line ends unless the template wants parts.
+ */
 static int
 parts(chat_vm_t *vm, uint32_t i, chat_val_t *v)
 {

@@ -1,9 +1,9 @@
 /*
- * What the files of worker/chat share: limits, values, the program, the machine.
- * Not for others; the contract is chat.h.
+ * What the files of worker/chat share: limits, values, the program, the
+ * machine. Not for others; the contract is chat.h.
  *
- * Values are immutable once built, except namespaces, so that a container's depth
- * is known when it is made and no walk can meet a cycle.
+ * Values are immutable once built, except namespaces, so that a container's
+ * depth is known when it is made and no walk can meet a cycle.
  */
 
 #ifndef CHAT_INT_H
@@ -52,10 +52,10 @@ typedef struct chat_ns_s    chat_ns_t;
 
 /*
  * CV_STR, CV_BIGINT: u.s, len bytes of UTF-8, not NUL-terminated; with CT_MIXED
- * map[i] says CT_TEMPLATE or CT_INPUT for byte i.  CV_UNDEF: u.s is the name that
- * was looked for, or NULL.  CV_MACRO: len is the macro's number, u.i the frame it
- * was defined in, with its serial above.  CV_LOOP: len is the frame, u.i its serial.  CV_FUNC: len is
- * the function's number.
+ * map[i] says CT_TEMPLATE or CT_INPUT for byte i.  CV_UNDEF: u.s is the name
+ * that was looked for, or NULL.  CV_MACRO: len is the macro's number, u.i the
+ * frame it was defined in, with its serial above.  CV_LOOP: len is the frame,
+ * u.i its serial.  CV_FUNC: len is the function's number.
  */
 typedef struct {
     uint8_t         type;
@@ -116,8 +116,8 @@ typedef enum {
 enum { CMP_EQ = 0, CMP_NE, CMP_LT, CMP_LE, CMP_GT, CMP_GE, CMP_IN, CMP_NOT_IN };
 
 /*
- * arg: constant, name, count, or a jump as a distance from this instruction.
- * n: number of positional arguments.  kw: number of the list of keyword names, 0
+ * arg: constant, name, count, or a jump as a distance from this instruction. n:
+ * number of positional arguments.  kw: number of the list of keyword names, 0
  * for none.  pos: offset in the source, for messages.
  */
 typedef struct {

@@ -1,7 +1,7 @@
 /*
- * Template source to tokens.  Outside of tags the text is cut by Jinja's rules for
- * white space (trim_blocks and lstrip_blocks on, "-" and "+" at either end of a
- * tag); inside, names, numbers, strings and operators come one by one.
+ * Template source to tokens.  Outside of tags the text is cut by Jinja's rules
+ * for white space (trim_blocks and lstrip_blocks on, "-" and "+" at either end
+ * of a tag); inside, names, numbers, strings and operators come one by one.
  */
 
 #include <stdlib.h>
@@ -161,7 +161,9 @@ comment_skip(chat_comp_t *c)
 }
 
 
-/* Moves past a tag's end of len bytes and the white space that belongs to it. */
+/*
+ * Moves past a tag's end of len bytes and the white space that belongs to it.
+ */
 static int
 tag_end(chat_comp_t *c, uint32_t len, char sign, bool block)
 {
@@ -335,16 +337,19 @@ digits(const chat_comp_t *c, uint32_t pos, char *to, uint32_t *n)
 {
     char  ch;
 
-    for (ch = at(c, pos); (ch >= '0' && ch <= '9') || ch == '_'; ch = at(c, pos))
-    {
+    for ( ;; ) {
+        ch = at(c, pos);
+
+        if ((ch < '0' || ch > '9') && ch != '_') {
+            return pos;
+        }
+
         if (ch != '_' && *n < NUMBER_BYTES_MAX - 4) {
             to[(*n)++] = ch;
         }
 
         pos++;
     }
-
-    return pos;
 }
 
 

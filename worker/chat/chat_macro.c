@@ -1,6 +1,6 @@
 /*
- * Statements that open a scope: macros, call blocks, filter blocks, with; and the
- * two that leave a loop.
+ * Statements that open a scope: macros, call blocks, filter blocks, with; and
+ * the two that leave a loop.
  */
 
 #include <string.h>

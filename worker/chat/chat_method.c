@@ -1,6 +1,6 @@
 /*
- * Methods of strings, lists and mappings: those of Python that do not change their
- * object, as the reference's sandbox allows.
+ * Methods of strings, lists and mappings: those of Python that do not change
+ * their object, as the reference's sandbox allows.
  */
 
 #include <string.h>

@@ -31,7 +31,8 @@ static const statement_t  statements[] = {
     { "call", chat_stmt_call },           { "endcall", chat_stmt_endcall },
     { "filter", chat_stmt_filter },       { "endfilter", chat_stmt_endfilter },
     { "with", chat_stmt_with },           { "endwith", chat_stmt_endwith },
-    { "generation", chat_stmt_generation }, { "endgeneration", chat_stmt_endwith },
+    { "generation", chat_stmt_generation },
+    { "endgeneration", chat_stmt_endwith },
     { "break", chat_stmt_break },         { "continue", chat_stmt_continue }
 };
 
@@ -107,7 +108,8 @@ chat_block_open(chat_comp_t *c, unsigned kind, chat_block_t **b)
 
 /* The innermost block, if it is of this kind. */
 int
-chat_block_top(chat_comp_t *c, unsigned kind, const char *name, chat_block_t **b)
+chat_block_top(chat_comp_t *c, unsigned kind, const char *name,
+    chat_block_t **b)
 {
     *b = NULL;
 

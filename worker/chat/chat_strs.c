@@ -1,7 +1,7 @@
 /*
  * What filters and methods do with strings.  The provenance of each byte goes
- * with it.  Upper and lower case are those of ASCII: templates use them on roles
- * and options.
+ * with it.  Upper and lower case are those of ASCII: templates use them on
+ * roles and options.
  */
 
 #include <string.h>
@@ -32,9 +32,9 @@ is_alpha(char ch)
 
 
 /*
- * how: l(ower), u(pper), c(apitalize), t(itle as the filter does it: words are cut
- * at white space and some marks), m (title as the method does it: at all that is
- * no letter).
+ * how: l(ower), u(pper), c(apitalize), t(itle as the filter does it: words are
+ * cut at white space and some marks), m (title as the method does it: at all
+ * that is no letter).
  */
 int
 chat_s_case(chat_vm_t *vm, const chat_val_t *v, char how, chat_val_t *out)

@@ -2,6 +2,7 @@
  * Tests (value is name): the table and the tests.
  */
 
+#include <math.h>
 #include <string.h>
 
 #include "worker/chat/chat_int.h"
@@ -151,8 +152,13 @@ in_case(const chat_val_t *v, bool upper)
 static int
 modulo(chat_vm_t *vm, const chat_val_t *v, int64_t by, int64_t want, bool *yes)
 {
-    if ((v->type != CV_INT && v->type != CV_BOOL) || by == 0) {
-        return chat_arg_fail(vm, "this test", "an integer and no zero", v);
+    if (!chat_is_num(v) || by == 0) {
+        return chat_arg_fail(vm, "this test", "a number and no zero", v);
+    }
+
+    if (v->type == CV_FLOAT) {
+        *yes = fabs(fmod(v->u.f, (double) by)) == (double) want;
+        return CHAT_OK;
     }
 
     *yes = (by == -1 ? 0 : v->u.i % by != 0) == want;

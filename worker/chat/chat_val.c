@@ -1,7 +1,7 @@
 /*
- * Values: the arena they lie in, making them, and what is true, equal, smaller or
- * contained.  Walks over containers keep their own stack; a container's depth is
- * checked when it is made.
+ * Values: the arena they lie in, making them, and what is true, equal, smaller
+ * or contained.  Walks over containers keep their own stack; a container's
+ * depth is checked when it is made.
  */
 
 #include <stdio.h>

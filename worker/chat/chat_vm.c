@@ -312,7 +312,8 @@ step(chat_vm_t *vm, const chat_ins_t *ins)
         return rc;
 
     default:
-        return ins->op >= OP_FOR ? chat_step_flow(vm, ins) : step_value(vm, ins);
+        return ins->op >= OP_FOR ? chat_step_flow(vm, ins)
+                                 : step_value(vm, ins);
     }
 }
 

@@ -1,9 +1,9 @@
 /*
  * The `infer` tool: one command per file, listed in main.c.
  *
- * A command gets the arguments from its own name on (argv[0] is the command) and
- * returns the exit code of the process.  Output for machines goes to stdout,
- * everything for people to stderr.
+ * A command gets the arguments from its own name on (argv[0] is the command)
+ * and returns the exit code of the process.  Output for machines goes to
+ * stdout, everything for people to stderr.
  */
 
 #ifndef CLI_H

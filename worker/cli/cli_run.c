@@ -1,6 +1,7 @@
 /*
  * infer run: answers one prompt and writes the text as it comes.  One sequence,
- * no server; the same tokenizer, chat template, engine and sampler as the worker.
+ * no server; the same tokenizer, chat template, engine and sampler as the
+ * worker.
  */
 
 #include <stdbool.h>

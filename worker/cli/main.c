@@ -1,7 +1,7 @@
 /*
- * The `infer` tool: looks at models and runs them from the command line with the
- * same tokenizer, templates and engine that the worker uses.  This file is the
- * table of commands, the help text and the reading of numbers; each command
+ * The `infer` tool: looks at models and runs them from the command line with
+ * the same tokenizer, templates and engine that the worker uses.  This file is
+ * the table of commands, the help text and the reading of numbers; each command
  * has its own file.
  */
 

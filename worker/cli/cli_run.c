@@ -27,6 +27,7 @@ typedef struct {
     const char           *model_path;
     const char           *prompt;
     const char           *system;
+    const char           *isa;
     long                  new_max;
     long                  threads;
     long                  context;
@@ -152,6 +153,8 @@ options(run_t *r, int argc, char **argv)
             r->prompt = argv[i];
         } else if (strcmp(name, "-s") == 0) {
             r->system = argv[i];
+        } else if (strcmp(name, "--isa") == 0) {
+            r->isa = argv[i];
         } else {
             rc = number_option(r, name, argv[i]);
 
@@ -193,6 +196,7 @@ open_all(run_t *r)
     }
 
     mo.threads = (uint32_t) r->threads;
+    mo.kern_level = r->isa;
 
     if (eng_model_open(r->model_path, &mo, &r->model, &ee) != ENG_OK) {
         cli_error(NAME, "%s", ee.text);

@@ -20,8 +20,10 @@ int main(int argc, char **argv)
     (void) argc;
     m.vocab = 8;
     m.layers = 1;
-    m.gemma = argv[2] != NULL;
-    m.arch = m.gemma ? "gemma3" : "llama";
+    if (argv[2] != NULL) {
+        m.arch = "gemma3";
+        m.flags = TINY_GEMMA | TINY_QKNORM;
+    }
     tiny_build(&f, &m);
     extra = (uint32_t) (f.file.n - f.header_bytes);
     fwrite(&extra, 4, 1, o);

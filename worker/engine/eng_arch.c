@@ -9,11 +9,19 @@
 #include "worker/engine/eng_arch.h"
 #include "worker/engine/eng_chk.h"
 
+#define GEMMA  (ENG_ARCH_POST_NORM | ENG_ARCH_EMBD_SCALE)
+
 static const eng_arch_t  archs[] = {
-    { "llama",   KERN_ROPE_NORMAL, KERN_ACT_SILU, 0, 0, 0, 0.0f, 0 },
-    { "gemma3",  KERN_ROPE_NEOX,   KERN_ACT_GELU_TANH,
-      ENG_ARCH_QK_NORM | ENG_ARCH_POST_NORM | ENG_ARCH_EMBD_SCALE,
-      6, 512, 10000.0f, 0 },
+    { .name = "llama", .rope = KERN_ROPE_NORMAL },
+    { .name = "smollm3", .rope = KERN_ROPE_NORMAL, .nope_every = 4 },
+    { .name = "qwen2", .rope = KERN_ROPE_NEOX, .flags = ENG_ARCH_QKV_BIAS },
+    { .name = "qwen3", .rope = KERN_ROPE_NEOX, .flags = ENG_ARCH_QK_NORM },
+    { .name = "gemma2", .rope = KERN_ROPE_NEOX, .act = KERN_ACT_GELU_TANH,
+      .flags = GEMMA, .global_every = 2, .window_default = 4096,
+      .scale_layers = 46 },
+    { .name = "gemma3", .rope = KERN_ROPE_NEOX, .act = KERN_ACT_GELU_TANH,
+      .flags = GEMMA | ENG_ARCH_QK_NORM, .global_every = 6,
+      .window_default = 512, .base_local = 10000.0f, .scale_layers = 62 },
 };
 
 typedef struct {
@@ -291,6 +299,9 @@ read_floats(reader_t *r, eng_hp_t *hp)
     }
 
     hp->attn_scale = 1.0f / sqrtf((float) hp->head_dim);
+    if (hp->layers == hp->arch->scale_layers) {
+        hp->attn_scale = 1.0f / sqrtf((float) (hp->embd / hp->heads));
+    }
     if (rc == 0) {
         rc = get_f32(r, "attention.scale", 0, 1e-6, 1e6, &hp->attn_scale);
     }

@@ -31,6 +31,8 @@ typedef struct {
     uint32_t      window_default;
     float         base_local;    /* rope base of windowed layers; 0: same    */
     uint32_t      nope_every;    /* n: layers n-1, 2n-1, ... have no rope    */
+    uint32_t      scale_layers;  /* models with this many layers scale scores
+                                    by 1/sqrt(embd/heads), not head_dim      */
 } eng_arch_t;
 
 /* Sizes and constants of one model. */

@@ -112,7 +112,7 @@ test_refusals(void **state)
     c.vocab = 1;                          /* special ids are 1 and 2         */
     refuse_model(&c, ENG_EFORMAT, "must be a token id below 1");
     c = llama;
-    c.gemma = 1;                          /* tensors a llama has no use for  */
+    c.flags = TINY_POST;                  /* tensors a llama has no use for  */
     refuse_model(&c, ENG_EUNSUP, "has no place in the architecture");
 }
 

@@ -21,11 +21,26 @@ typedef struct {
     const char  *arch;
     uint32_t     vocab, layers, embd, heads, heads_kv, head_dim, ff, ctx;
     uint32_t     type;            /* of matrices: 0 F32, 8 Q8_0, 3 Q4_1      */
-    int          untied, factors, gemma;
+    int          untied, factors;
+    uint32_t     flags;           /* TINY_*                                  */
+    uint32_t     global_every;    /* windows of TINY_WINDOW elsewhere        */
+    uint32_t     nope_every;
+    float        softcap;         /* of attention and of logits              */
     uint32_t     seed;
 } tiny_model_t;
 
-#define TINY_LLAMA { "llama", 80, 3, 64, 4, 2, 16, 96, 256, 0, 0, 0, 0, 1 }
+#define TINY_NEOX    1u
+#define TINY_BIAS    2u
+#define TINY_QKNORM  4u
+#define TINY_POST    8u
+#define TINY_GELU    16u
+#define TINY_SCALE   32u
+#define TINY_GEMMA   (TINY_NEOX | TINY_POST | TINY_GELU | TINY_SCALE)
+#define TINY_WINDOW  40u
+
+#define TINY_LLAMA  { .arch = "llama", .vocab = 80, .layers = 3, .embd = 64, \
+    .heads = 4, .heads_kv = 2, .head_dim = 16, .ff = 96, .ctx = 256,         \
+    .seed = 1 }
 
 static void
 tiny_put(tiny_t *t, const void *p, size_t n)
@@ -209,6 +224,9 @@ tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
 #define TINY_L(n, ty, r, c)                                                  \
     snprintf(s, sizeof(s), "blk.%u." n ".weight", i);                        \
     tiny_add(f, s, ty, r, c)
+#define TINY_B(n, c)                                                         \
+    snprintf(s, sizeof(s), "blk.%u." n ".bias", i);                          \
+    tiny_add(f, s, 0, 1, c)
     for (i = 0; i < m->layers; i++) {
         TINY_L("attn_norm", 0, 1, m->embd);
         TINY_L("attn_q", m->type, nq, m->embd);
@@ -219,14 +237,22 @@ tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
         TINY_L("ffn_gate", m->type, m->ff, m->embd);
         TINY_L("ffn_up", m->type, m->ff, m->embd);
         TINY_L("ffn_down", m->type, m->embd, m->ff);
-        if (m->gemma) {
+        if (m->flags & TINY_BIAS) {
+            TINY_B("attn_q", nq);
+            TINY_B("attn_k", nk);
+            TINY_B("attn_v", nk);
+        }
+        if (m->flags & TINY_QKNORM) {
             TINY_L("attn_q_norm", 0, 1, m->head_dim);
             TINY_L("attn_k_norm", 0, 1, m->head_dim);
+        }
+        if (m->flags & TINY_POST) {
             TINY_L("post_attention_norm", 0, 1, m->embd);
             TINY_L("post_ffw_norm", 0, 1, m->embd);
         }
     }
 #undef TINY_L
+#undef TINY_B
 }
 
 
@@ -249,7 +275,9 @@ tiny_keys(tiny_t *t, const tiny_model_t *m)
     tiny_kv_u32(t, TINY_K("attention.value_length"), m->head_dim);
     tiny_kv_f32(t, TINY_K("attention.layer_norm_rms_epsilon"), 1e-5f);
     tiny_kv_f32(t, TINY_K("rope.freq_base"), 10000.0f);
-    tiny_kv_u32(t, TINY_K("attention.sliding_window"), 40);
+    tiny_kv_u32(t, TINY_K("attention.sliding_window"), TINY_WINDOW);
+    tiny_kv_f32(t, TINY_K("attn_logit_softcapping"), m->softcap);
+    tiny_kv_f32(t, TINY_K("final_logit_softcapping"), m->softcap);
 #undef TINY_K
     tiny_kv_u32(t, "tokenizer.ggml.bos_token_id", 1);
     tiny_kv_u32(t, "tokenizer.ggml.eos_token_id", 2);
@@ -264,7 +292,7 @@ tiny_keys(tiny_t *t, const tiny_model_t *m)
     }
 }
 
-#define TINY_KEYS  17
+#define TINY_KEYS  19
 
 
 static void

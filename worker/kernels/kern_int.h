@@ -3,9 +3,8 @@
  * and of a scale record, and the walk over groups, stretches and slices.
  * Private to kern_matmul_<isa>.c.
  *
- * Up to KERN_DIRECT columns a tile unpacks the weights on its way (one pass
- * over memory, which is what bounds it).  Above, a stretch of a group is
- * first expanded to bytes and float scales in the first-level cache and then
+ * In a small batch a tile unpacks the weights on its way (memory is what
+ * bounds it).  In a larger one a stretch of a group is first expanded to bytes and float scales in the first-level cache and then
  * meets all slices, so that unpacking is paid once and all types share the
  * same few loops.
  */
@@ -167,7 +166,7 @@ kern_tile_at(kern_tile_t *t, const kern_trait_t *tr, const kern_panel_t *p,
 
 
 /* All columns of the panel against rows [row_begin, row_end).  `direct` is
- * the most columns that unpack on their way, at most one slice. */
+ * the most columns that unpack on their way. */
 KERN_FN_INLINE void
 kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     size_t ldo, uint32_t row_begin, uint32_t row_end, uint32_t direct,
@@ -182,7 +181,7 @@ kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     const kern_trait_t  *tr = &kern_traits[w->type];
 
     KERN_ASSERT(tr->form == form && tr->scales == scales);
-    KERN_ASSERT(direct <= KERN_SLICE);
+    KERN_ASSERT(direct <= KERN_COLS_PASS);
 
     group_bytes = kern_group_bytes(tr, w->cols);
     t.ldo = ldo;
@@ -197,14 +196,17 @@ kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
             t.ahead = group + KERN_AHEAD;
 
             if (p->m <= direct) {
-                kern_tile_at(&t, tr, p, 0, 0);
                 t.q = group;
                 t.scale = kern_record(group, nb, 0, form, scales);
                 t.super = kern_super(group, nb, 0, form, scales);
                 t.nb = nb;
                 t.resume = 0;
-                t.out = out + r;
-                packed(&t, p->m);
+
+                for (uint32_t s = 0; s * KERN_SLICE < p->m; s++) {
+                    kern_tile_at(&t, tr, p, s, 0);
+                    t.out = out + r + (size_t) s * KERN_SLICE * ldo;
+                    packed(&t, kern_slice_width(p, s));
+                }
                 continue;
             }
 

@@ -149,6 +149,14 @@ read_speed(void)
 }
 
 
+/* 576, or the next that a type of blocks of 256 allows. */
+static uint32_t
+cols(kern_wtype_t type, uint32_t k)
+{
+    return kern_gguf_block_elems(type) == 256 ? (k + 255) / 256 * 256 : k;
+}
+
+
 static product_t
 product(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
 {
@@ -215,12 +223,13 @@ static void
 bench_tile(kern_wtype_t type)
 {
     double     gops, peak;
-    product_t  r = product(type, 16, 576, 64);
+    uint32_t   k = cols(type, 576);
+    product_t  r = product(type, 16, k, 64);
 
-    gops = 2.0 * 16 * 576 * 64 / product_time(&r) * 1e-9;
+    gops = 2.0 * 16 * k * 64 / product_time(&r) * 1e-9;
     peak = kern_panel_kind(type) == KERN_PANEL_I8 ? peak_int : peak_float;
-    printf("tile    %-5s 16x576 m=64     %7.1f GOPS  %5.1f %% of peak\n",
-           kern_wtype_name(type), gops, gops / peak * 100);
+    printf("tile    %-6s 16x%u m=64     %7.1f GOPS  %5.1f %% of peak\n",
+           kern_wtype_name(type), k, gops, gops / peak * 100);
     product_free(&r);
 }
 
@@ -230,16 +239,16 @@ bench_stream(kern_wtype_t type)
 {
     double     t;
     size_t     bytes;
-    uint32_t   rows;
+    uint32_t   rows, k = cols(type, 576);
     product_t  r;
 
-    bytes = kern_packed_bytes(type, 16, 576);
+    bytes = kern_packed_bytes(type, 16, k);
     rows = (uint32_t) (((size_t) 128 << 20) / bytes) * 16;
-    bytes = kern_packed_bytes(type, rows, 576);
-    r = product(type, rows, 576, 1);
+    bytes = kern_packed_bytes(type, rows, k);
+    r = product(type, rows, k, 1);
     t = product_time(&r);
-    printf("stream  %-5s %ux576 m=1 %7.2f GB/s  %5.1f %% of read\n",
-           kern_wtype_name(type), rows, (double) bytes / t * 1e-9,
+    printf("stream  %-6s %ux%u m=1 %7.2f GB/s  %5.1f %% of read\n",
+           kern_wtype_name(type), rows, k, (double) bytes / t * 1e-9,
            (double) bytes / t * 1e-7 / read_rate);
     product_free(&r);
 }
@@ -251,20 +260,22 @@ bench_matmul(kern_wtype_t type)
     static const uint32_t  shapes[][2] = {
         { 960, 576 }, { 3072, 576 }, { 576, 1536 }
     };
-    static const uint32_t  ms[] = { 1, 2, 4, 8, 16, 64, 256 };
+    static const uint32_t  ms[] = { 1, 4, 8, 12, 16, 64, 256 };
     double                 t, ops, peak;
+    uint32_t               k;
     product_t              r;
 
     peak = kern_panel_kind(type) == KERN_PANEL_I8 ? peak_int : peak_float;
 
     for (int s = 0; s < 3; s++) {
-        printf("matmul  %-5s %4ux%-4u", kern_wtype_name(type), shapes[s][0],
-               shapes[s][1]);
+        k = cols(type, shapes[s][1]);
+        printf("matmul  %-6s %4ux%-4u", kern_wtype_name(type), shapes[s][0],
+               k);
 
         for (size_t i = 0; i < sizeof(ms) / sizeof(ms[0]); i++) {
-            r = product(type, shapes[s][0], shapes[s][1], ms[i]);
+            r = product(type, shapes[s][0], k, ms[i]);
             t = product_time(&r);
-            ops = 2.0 * shapes[s][0] * shapes[s][1] * ms[i];
+            ops = 2.0 * shapes[s][0] * k * ms[i];
             printf("  m=%u %.0f (%.0f%%)", ms[i], ops / t * 1e-9,
                    ops / t * 1e-7 / peak);
             product_free(&r);

@@ -166,7 +166,7 @@ wrk_sched_plan_memory(wrk_sched_t *s)
     s->order = calloc(s->nseats, sizeof(uint32_t));
     s->members = calloc(s->nseats, sizeof(uint32_t));
     s->batch = calloc(s->opts.batch, sizeof(eng_tok_t));
-    s->rows = calloc(s->eng->limits.max_logits, sizeof(float *));
+    s->rows = calloc(s->opts.batch, sizeof(float *));
     s->forced = calloc(s->eng->limits.max_logits, sizeof(uint32_t));
 
     if (s->requests == NULL || s->seats == NULL || s->tokens == NULL

@@ -304,8 +304,9 @@ wrk_batch_add(wrk_sched_t *s, wrk_seat_t *seat, uint32_t n, uint32_t nrows)
     assert(seat->computed + n <= seat->reserved);
 
     seat->batch_n = n;
-    seat->row_at = s->nrows;
     seat->nrows = nrows;
+    seat->row_at = s->nbatch + n - nrows;
+    seat->forced_at = s->nrows;
 
     for (i = 0; i < n; i++) {
         t = &s->batch[s->nbatch++];
@@ -668,7 +669,7 @@ wrk_seat_sample(wrk_sched_t *s, wrk_seat_t *seat, const float *row,
     r = seat->request;
 
     if (row == NULL) {
-        id = s->forced[seat->row_at + seat->nrows - 1];
+        id = s->forced[seat->forced_at + seat->nrows - 1];
 
     } else {
         p = r->sample;

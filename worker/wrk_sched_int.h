@@ -113,7 +113,9 @@ typedef struct {
     uint32_t           max_tokens;
     uint32_t           echo_at;         /* prompt tokens sent; nprompt: all */
     uint32_t           batch_n;         /* tokens in this step */
-    uint32_t           row_at, nrows;   /* its logits in this step */
+    uint32_t           nrows;           /* its last tokens that want logits */
+    uint32_t           row_at;          /* the first of them in the batch */
+    uint32_t           forced_at;       /* and among all that want logits */
     uint32_t           chars;           /* of the choice's text */
     uint32_t           pend_len;
     uint32_t          *tokens;          /* prompt and generated, ctx long */
@@ -156,7 +158,7 @@ struct wrk_sched_s {
     uint32_t           nmembers;
     int                again;           /* something changed: step again */
     int                parked;          /* the engine's threads sleep */
-    const float      **rows;
+    const float      **rows;            /* per token of the batch */
     uint32_t          *forced;          /* of an engine that picks itself */
     int                pending;         /* a step runs elsewhere */
     uint64_t           pending_ns;

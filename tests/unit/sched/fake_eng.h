@@ -250,7 +250,7 @@ fake_step(void *ctx, const eng_tok_t *toks, uint32_t n, const float **logits)
 
         if (toks[i].want_logits) {
             assert(rows < e->limits.max_logits);
-            logits[rows] = e->logits + (size_t) rows * e->limits.vocab;
+            logits[i] = e->logits + (size_t) rows * e->limits.vocab;
             fake_logits(e, toks[i].seq, q->len,
                         e->logits + (size_t) rows * e->limits.vocab);
             rows++;

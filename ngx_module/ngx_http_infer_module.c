@@ -530,6 +530,8 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_infer_loc_conf_t *prev = parent;
     ngx_http_infer_loc_conf_t *conf = child;
 
+    ngx_http_core_loc_conf_t  *clcf;
+
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 600000);
     ngx_conf_merge_uint_value(conf->max_tokens, prev->max_tokens, 0);
     ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 4096);
@@ -547,9 +549,18 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
-    /* infer_pass is of one location, like proxy_pass */
+    /* like proxy_pass, infer_pass is not inherited by another location, but
+     * by `if` and `limit_except` inside its own */
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
     if (conf->pass == NGX_CONF_UNSET) {
         conf->pass = 0;
+
+        if ((clcf->noname || clcf->lmt_excpt) && prev->pass == 1) {
+            conf->pass = 1;
+            conf->models = prev->models;
+            clcf->handler = ngx_http_infer_handler;
+        }
     }
 
     return NGX_CONF_OK;

@@ -178,9 +178,14 @@ ngx_http_infer_member(const ngx_http_infer_json_member_t *m, ngx_uint_t task)
     for (i = 0; i < NGX_HTTP_INFER_NMEMBERS; i++) {
         f = &ngx_http_infer_members[i];
 
+        if (!(f->tasks & (1u << task)) || m->name_len < f->name.len) {
+            continue;
+        }
+
         /* escapes only make a name longer */
-        if (m->name_len >= f->name.len && (f->tasks & (1u << task))
-            && ngx_http_infer_json_name_is(m, (char *) f->name.data))
+        if (m->name_len == f->name.len
+            ? ngx_memcmp(m->name, f->name.data, f->name.len) == 0
+            : ngx_http_infer_json_name_is(m, (char *) f->name.data))
         {
             return f;
         }

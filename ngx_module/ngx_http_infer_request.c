@@ -98,13 +98,16 @@ ngx_http_infer_route(ngx_http_request_t *r, ngx_str_t *rest)
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
     tail = r->uri;
-    anywhere = clcf->exact_match || clcf->named || clcf->noname
-#if (NGX_PCRE)
-               || clcf->regex != NULL
-#endif
-               ;
+    anywhere = 1;
 
-    if (!anywhere && clcf->name.len <= tail.len) {
+    if (!clcf->exact_match && !clcf->named
+#if (NGX_PCRE)
+        && clcf->regex == NULL
+#endif
+        && clcf->name.len < tail.len
+        && ngx_strncmp(tail.data, clcf->name.data, clcf->name.len) == 0)
+    {
+        anywhere = 0;
         tail.data += clcf->name.len;
         tail.len -= clcf->name.len;
     }

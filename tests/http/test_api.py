@@ -43,6 +43,20 @@ SERVER = """
             client_max_body_size  1k;
             infer_pass            null;
         }
+        location /if/ {
+            set $found "";
+            if ($http_x_flag) {
+                set $found 1;
+            }
+            if ($http_x_stop) {
+                return 403;
+            }
+            infer_pass  null;
+        }
+        location /except/ {
+            limit_except POST { deny all; }
+            infer_pass  null;
+        }
         location /closed/ {
             deny        all;
             infer_pass  null;
@@ -543,6 +557,19 @@ def test_body_too_large(server):
 
 def test_denied(server):
     error_of(server.post("/closed/chat/completions", chat()), 403)
+
+
+def test_inside_if_and_limit_except(server):
+    path = "/if/chat/completions"
+    assert server.post(path, chat()).status == 200
+    assert server.post(path, chat(), headers={"X-Flag": "1"}).status == 200
+    refused = server.post(path, chat(), headers={"X-Stop": "1"})
+    error_of(refused, 403, "forbidden")
+    wrong = server.post("/if/x/chat/completions", chat(),
+                        headers={"X-Flag": "1"})
+    error_of(wrong, 404)
+    assert server.post("/except/chat/completions", chat()).status == 200
+    error_of(server.get("/except/models"), 403)
 
 
 def test_body_in_file_and_chunked(server):

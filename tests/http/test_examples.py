@@ -1,0 +1,48 @@
+"""Every file of conf-examples/ is started as it is, but for its paths."""
+
+import glob
+import json
+import os
+import re
+
+import pytest
+
+from conftest import model_path
+from nginx import TOP, build_dir
+
+FILES = sorted(glob.glob(os.path.join(TOP, "conf-examples", "*.conf")))
+
+
+@pytest.mark.parametrize("path", FILES, ids=os.path.basename)
+def test_example(nginx, path):
+    model = model_path("smollm2.gguf")
+    server = nginx(start=False)
+    with open(path) as file:
+        text = file.read()
+    with open(server.conf) as file:
+        user = re.search(r"^user .*$", file.read(), re.M)
+    for old, new in (
+            ("modules/ngx_http", build_dir() + "/ngx_http"),
+            ("/usr/lib/nginx/nginx-infer-worker;",
+             "%s/nginx-infer-worker;\n    infer_run_path %s/infer;"
+             % (build_dir(), server.prefix)),
+            ("/var/lib/models/smollm2.gguf", model),
+            ("/tmp/nginx-infer", server.prefix)):
+        assert old in text, old
+        text = text.replace(old, new)
+    text, found = re.subn(r"listen  (127\.0\.0\.1:)?8080;",
+                          "listen 127.0.0.1:%d;" % server.port, text)
+    assert found == 1
+    with open(server.conf, "w") as file:
+        file.write((user.group() if user else "") + "\ndaemon off;\n" + text)
+    server.start()
+    headers = {"Content-Type": "application/json",
+               "Authorization": "Bearer key-of-anna"}
+    # without "model": the first of infer_pass.  The pool may still be loading
+    # where the fallback is taken at once.
+    server.wait_log(r"worker 0 ready")
+    answer = server.post("/v1/chat/completions", json.dumps(
+        {"messages": [{"role": "user", "content": "Hello"}],
+         "max_tokens": 4}), headers=headers)
+    assert answer.status == 200, answer.body
+    assert answer.json()["choices"][0]["message"]["content"]

@@ -549,6 +549,7 @@ shr_client_state(shr_client_t *c, uint32_t slot)
     assert(slot < c->geom.nslots && s->use == SLOT_SUBMITTED);
     peer = &c->peers[s->worker];
 
+    /* acquire; pair with the releases in shr_server_done and resp_begin */
     done = atomic_load_explicit(&peer->resp[slot].done, memory_order_acquire);
     taken = atomic_load_explicit(&peer->resp[slot].taken,
                                  memory_order_acquire);
@@ -561,6 +562,7 @@ shr_client_state(shr_client_t *c, uint32_t slot)
         return SHR_REQ_DONE;
     }
 
+    /* acquire; pairs with the release in shr_worker_reset */
     return shr_word_low(taken)
            == atomic_load_explicit(&peer->line->incarnation,
                                    memory_order_acquire)
@@ -616,6 +618,7 @@ shr_client_release(shr_client_t *c, uint32_t slot)
               && shr_client_state(c, slot) != SHR_REQ_DONE;
 
     s->gen = next_gen(s->gen);
+    /* release; pairs with the acquire in shr_server_wanted */
     atomic_store_explicit(&c->shared[slot].word, shr_word(s->gen, 0),
                           memory_order_release);
     /* release; pairs with the acquire fence in shr_server_take: no byte of a
@@ -666,6 +669,7 @@ shr_client_info(shr_client_t *c, uint32_t worker, shr_worker_info_t *info)
     assert(worker < c->geom.nworkers);
     peer = &c->peers[worker];
 
+    /* acquire; pairs with the release in shr_worker_reset */
     info->incarnation = atomic_load_explicit(&peer->line->incarnation,
                                              memory_order_acquire);
     info->state = atomic_load_explicit(&peer->line->state,

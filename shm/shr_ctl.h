@@ -38,7 +38,7 @@ typedef struct {
     uint64_t    model_hash;                 /* of the model's configuration */
     uint64_t    generation[2];              /* random, names the generation */
     shr_geom_t  geom;
-    uint32_t    worker;                     /* supervisor to worker: its index */
+    uint32_t    worker;                     /* to a worker: its index */
     uint32_t    text_len;
     char        text[SHR_CTL_TEXT_MAX];     /* model configuration or reason */
 } shr_ctl_msg_t;

@@ -242,6 +242,8 @@ shr_server_set_state(shr_server_t *s, shr_worker_state_t state, int32_t pid)
     uint32_t  i;
 
     atomic_store_explicit(&s->line->pid, pid, memory_order_relaxed);
+    /* release; pairs with the acquire of the incarnation in
+     * shr_client_info: a state is of the incarnation it is read with */
     atomic_store_explicit(&s->line->state, state, memory_order_release);
 
     /* who waits for a ready worker should look */
@@ -761,6 +763,7 @@ shr_server_sweep(shr_server_t *s)
             continue;
         }
 
+        /* acquire; pairs with the release in shr_client_release */
         word = atomic_load_explicit(&peer->slots[slot].word,
                                     memory_order_acquire);
         if (shr_word_gen(word) != hold->gen) {

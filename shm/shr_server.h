@@ -40,9 +40,12 @@ void shr_server_close(shr_server_t *s);
 uint32_t shr_worker_reset(const shr_geom_t *geom, void *region,
     const int *bells);
 
+/* Says what this worker is doing, and wakes who waits for it. */
 void shr_server_set_state(shr_server_t *s, shr_worker_state_t state,
     int32_t pid);
+/* Shows that the loop turns; the supervisor kills a worker whose beat stops. */
 void shr_server_beat(shr_server_t *s, uint64_t now_ns);
+/* Sets a gauge or counter that nginx shows. */
 void shr_server_set(shr_server_t *s, shr_counter_t counter, uint64_t value);
 
 /*

@@ -86,6 +86,7 @@ test_no_room_and_truncation(void **state)
 }
 
 
+/* A request with one field changed. */
 static int
 check_with(size_t offset, const void *value, size_t size)
 {
@@ -97,6 +98,7 @@ check_with(size_t offset, const void *value, size_t size)
 
     return shr_req_check(buf, len);
 }
+
 
 #define with_u32(field, v)                                                    \
     check_with(offsetof(shr_req_t, field), &(uint32_t) { v }, 4)

@@ -483,6 +483,33 @@ worker_keeps_up(pool_t *p)
 }
 
 
+/* Spoils the words of this very request, under its own generation. */
+static void
+aim_at_request(pool_t *p, uint32_t slot)
+{
+    uint8_t             *ring;
+    uint64_t             word;
+    shr_resp_t          *resp;
+    shr_frame_t          frame;
+    shr_client_layout_t  cl;
+    shr_worker_layout_t  wl;
+
+    shr_client_layout(&p->geom, &cl);
+    shr_worker_layout(&p->geom, &wl);
+    word = atomic_load(&((shr_slot_t *) ((uint8_t *) p->client_rw[0]
+                                         + cl.slots))[slot].word);
+    resp = (shr_resp_t *) ((uint8_t *) p->worker_rw[0] + wl.resp) + slot;
+    atomic_store(&resp->produced, shr_word(shr_word_gen(word),
+                                           rnd() % 20000));
+
+    ring = (uint8_t *) p->worker_rw[0] + wl.bytes + (size_t) slot * 8192;
+    frame.type = (uint16_t) (rnd() % (SHR_F_MAX + 2));
+    frame.len = (uint32_t) (rnd() % 10000);
+    memcpy(ring, &frame, sizeof(frame));
+    mutate(ring + 8, 64);
+}
+
+
 /* I1: whatever the worker's region holds, the client neither crashes nor
  * loops; sanitizers watch. */
 static void
@@ -512,25 +539,8 @@ test_hostile_worker(void **state)
                 continue;
             }
 
-            /* aim at this request: its own words with its own generation */
             if (turn % 2) {
-                shr_client_layout_t  cl;
-                shr_resp_t          *resp;
-                uint64_t             word;
-
-                shr_client_layout(&p.geom, &cl);
-                word = atomic_load(&((shr_slot_t *) ((uint8_t *)
-                                     p.client_rw[0] + cl.slots))[slot].word);
-                resp = (shr_resp_t *) ((uint8_t *) p.worker_rw[0] + at.resp)
-                       + slot;
-                atomic_store(&resp->produced,
-                             shr_word(shr_word_gen(word), rnd() % 20000));
-                frame.type = (uint16_t) (rnd() % (SHR_F_MAX + 2));
-                frame.len = (uint32_t) (rnd() % 10000);
-                memcpy((uint8_t *) p.worker_rw[0] + at.bytes
-                       + (size_t) slot * 8192, &frame, sizeof(frame));
-                mutate((uint8_t *) p.worker_rw[0] + at.bytes
-                       + (size_t) slot * 8192 + 8, 64);
+                aim_at_request(&p, slot);
             }
 
             for (i = 0; i < 20; i++) {

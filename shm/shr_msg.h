@@ -131,7 +131,8 @@ typedef struct {
 
 typedef struct {
     uint32_t  id;
-    float     logprob;              /* natural log; -inf is sent as -9999 */
+    float     logprob;              /* natural log; -inf is sent as -9999;
+                                       1: none (an echoed prompt's first) */
     uint32_t  len;                  /* bytes of the token's text that follow,
                                        padded to 4; may be part of a char */
 } shr_logprob_entry_t;

@@ -3,10 +3,10 @@
  * and of a scale record, and the walk over groups, stretches and slices.
  * Private to kern_matmul_<isa>.c.
  *
- * In a small batch a tile unpacks the weights on its way (memory is what
- * bounds it).  In a larger one a stretch of a group is first expanded to bytes and float scales in the first-level cache and then
- * meets all slices, so that unpacking is paid once and all types share the
- * same few loops.
+ * In a small batch a tile unpacks the weights on its way: memory is what
+ * bounds it.  In a larger one a stretch of a group is first expanded to bytes
+ * and float scales in the first-level cache and then meets all slices, so
+ * that unpacking is paid once and all types share the same few loops.
  */
 #ifndef KERN_INT_H
 #define KERN_INT_H

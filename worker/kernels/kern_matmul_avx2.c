@@ -406,7 +406,12 @@ kern_expand(kern_stretch_t *e, const uint8_t *group, uint32_t nb_all,
 
 
 /* The expanded kinds that the types need, by bits and record. */
-#define KERN_BYTES(name, bits, scales)                                        static void                                                                   kern_bytes_##name(const kern_tile_t *t, uint32_t n)                           {                                                                                 kern_slice(t, n, KERN_FORM_BYTES, bits, scales);                          }
+#define KERN_BYTES(name, bits, scales)                                        \
+static void                                                                   \
+kern_bytes_##name(const kern_tile_t *t, uint32_t n)                           \
+{                                                                             \
+    kern_slice(t, n, KERN_FORM_BYTES, bits, scales);                          \
+}
 
 KERN_BYTES(s8_d, KERN_BITS_S8, KERN_SCALE_D)
 KERN_BYTES(4_d, KERN_BITS_4, KERN_SCALE_D)
@@ -429,7 +434,29 @@ static const kern_slice_pt  kern_bytes[9][KERN_SCALE_KHM + 1] = {
 };
 
 
-#define KERN_STAMP(type, form, scales)                                        static void                                                                   kern_packed_##type(const kern_tile_t *t, uint32_t n)                          {                                                                                 kern_slice(t, n, form, kern_bits(form), scales);                          }                                                                                                                                                           static void                                                                   kern_expand_##type(kern_stretch_t *e, const uint8_t *group, uint32_t nb_all,      uint32_t b, uint32_t nb)                                                  {                                                                                 kern_expand(e, group, nb_all, b, nb, form, scales);                       }                                                                                                                                                           void                                                                          kern_matmul_##type##__avx2(const kern_weight_t *w, const kern_panel_t *p,         float *out, size_t ldo, uint32_t row_begin, uint32_t row_end)             {                                                                                 kern_int_matmul(w, p, out, ldo, row_begin, row_end, KERN_COLS,                                kern_packed_##type,                                                           kern_bytes[kern_bits(form)][kern_expanded_scales(scales)],\
-                    kern_expand_##type, form, scales);                        }
+#define KERN_STAMP(type, form, scales)                                        \
+static void                                                                   \
+kern_packed_##type(const kern_tile_t *t, uint32_t n)                          \
+{                                                                             \
+    kern_slice(t, n, form, kern_bits(form), scales);                          \
+}                                                                             \
+                                                                              \
+static void                                                                   \
+kern_expand_##type(kern_stretch_t *e, const uint8_t *group, uint32_t nb_all,  \
+    uint32_t b, uint32_t nb)                                                  \
+{                                                                             \
+    kern_expand(e, group, nb_all, b, nb, form, scales);                       \
+}                                                                             \
+                                                                              \
+void                                                                          \
+kern_matmul_##type##__avx2(const kern_weight_t *w, const kern_panel_t *p,     \
+    float *out, size_t ldo, uint32_t row_begin, uint32_t row_end)             \
+{                                                                             \
+    kern_int_matmul(w, p, out, ldo, row_begin, row_end, KERN_COLS,            \
+                    kern_packed_##type,                                       \
+                    kern_bytes[kern_bits(form)]                               \
+                              [kern_expanded_scales(scales)],                 \
+                    kern_expand_##type, form, scales);                        \
+}
 
 KERN_INT_TYPES(KERN_STAMP)

@@ -338,7 +338,7 @@ void                                                                          \
 kern_matmul_##type##__vnni(const kern_weight_t *w, const kern_panel_t *p,     \
     float *out, size_t ldo, uint32_t row_begin, uint32_t row_end)             \
 {                                                                             \
-    kern_int_matmul(w, p, out, ldo, row_begin, row_end, 2 * KERN_SLICE,        \
+    kern_int_matmul(w, p, out, ldo, row_begin, row_end, 2 * KERN_SLICE,      \
                     kern_packed_##type,                                       \
                     kern_bytes[kern_expanded_scales(scales)],                 \
                     kern_expand_##type, form, scales);                        \

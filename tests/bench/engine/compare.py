@@ -16,8 +16,8 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KEYS = [("prompt", "128"), ("prompt", "512"), ("generate", "1"), ("generate", "4"),
-        ("generate", "16")]
+KEYS = [("prompt", "128"), ("prompt", "512"),
+        ("generate", "1"), ("generate", "4"), ("generate", "16")]
 
 
 def run(cmd):
@@ -48,18 +48,20 @@ def main():
         o = [r[kind][n] for r in ours]
         t = [r[kind][n] for r in theirs]
         ratio = statistics.median(x / y for x, y in zip(o, t))
-        rows.append({"what": f"{kind} {n}", "ours": statistics.median(o),
-                     "llama_cpp": statistics.median(t), "ratio": round(ratio, 2),
-                     "ratio_min": round(min(x / y for x, y in zip(o, t)), 2)})
+        rows.append({"what": f"{kind} {n}",
+                     "ours": statistics.median(o),
+                     "llama_cpp": statistics.median(t),
+                     "ratio": round(ratio, 2),
+                     "least": round(min(x / y for x, y in zip(o, t)), 2)})
     ping = [r["ping_us"] for r in ours]
     if a.json:
         print(json.dumps({"rows": rows, "ping_us": ping}))
         return
-    print(f"{'':14}{'ours':>10}{'llama.cpp':>12}{'ratio':>8}{'least':>8}   tokens/s, "
-          f"{a.threads} threads, medians of {a.rounds}")
+    print(f"tokens/s, {a.threads} threads, medians of {a.rounds} rounds")
+    print(f"{'':14}{'ours':>10}{'llama.cpp':>12}{'ratio':>8}{'least':>8}")
     for r in rows:
-        print(f"{r['what']:14}{r['ours']:10.1f}{r['llama_cpp']:12.1f}{r['ratio']:8.2f}"
-              f"{r['ratio_min']:8.2f}")
+        print(f"{r['what']:14}{r['ours']:10.1f}{r['llama_cpp']:12.1f}"
+              f"{r['ratio']:8.2f}{r['least']:8.2f}")
     print("ping-pong us per round:", " ".join(f"{p:.3f}" for p in ping))
 
 

@@ -38,7 +38,8 @@ class Bench:
         cp.n_threads = threads
         cp.n_threads_batch = threads
         self.ctx = lc.llama_init_from_model(self.model, cp)
-        self.vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(self.model))
+        vocab = lc.llama_model_get_vocab(self.model)
+        self.vocab = lc.llama_vocab_n_tokens(vocab)
         self.batch = lc.llama_batch_init(512, 0, 1)
 
     def clear(self):
@@ -60,10 +61,13 @@ class Bench:
         p = lc.llama_get_logits_ith(self.ctx, i)
         return int(np.ctypeslib.as_array(p, (self.vocab,)).argmax())
 
+    def token(self, i):
+        return (i * 2654435761 + 12345) % self.vocab
+
     def feed(self, seq, n):
         for at in range(0, n, 512):
             m = min(512, n - at)
-            self.decode([((i * 2654435761 + 12345) % self.vocab, seq, i, i + 1 == n)
+            self.decode([(self.token(i), seq, i, i + 1 == n)
                          for i in range(at, at + m)])
         return self.best(m - 1)
 
@@ -86,8 +90,9 @@ class Bench:
 def main():
     b = Bench(sys.argv[1], int(sys.argv[2]))
     b.prompt(128)
-    print(json.dumps({"prompt": {str(n): round(b.prompt(n), 1) for n in (128, 512)},
-                      "generate": {str(n): round(b.generate(n), 1) for n in (1, 4, 16)}}))
+    prompt = {str(n): round(b.prompt(n), 1) for n in (128, 512)}
+    generate = {str(n): round(b.generate(n), 1) for n in (1, 4, 16)}
+    print(json.dumps({"prompt": prompt, "generate": generate}))
 
 
 main()

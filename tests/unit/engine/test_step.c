@@ -241,7 +241,7 @@ ref_token(ref_t *r, uint32_t token, uint32_t pos, double *logits)
 }
 
 
-/* ---- the engine ----------------------------------------------------------- */
+/* ---- the engine --------------------------------------------------------- */
 
 static eng_model_t *
 open_tiny(const tiny_file_t *f, const char *level)
@@ -422,7 +422,7 @@ test_reference_quantised(void **state)
 }
 
 
-/* ---- independence --------------------------------------------------------- */
+/* ---- independence ------------------------------------------------------- */
 
 static void
 expect_same(float (*a)[80], float (*b)[80], uint32_t n, const char *what)

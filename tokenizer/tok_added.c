@@ -88,6 +88,24 @@ widen(const uint8_t *text, size_t len, uint32_t flags, size_t from,
 }
 
 
+/* The next byte that a token begins with; only: there is one such byte. */
+static inline size_t
+candidate(const uint8_t *text, size_t len, size_t at, const uint32_t *first,
+    uint32_t only)
+{
+    const uint8_t  *hit;
+
+    if (only < 256) {
+        hit = memchr(text + at, (int) only, len - at);
+        return hit == NULL ? len : (size_t) (hit - text);
+    }
+    while (at < len && !(first[text[at] >> 5] >> (text[at] & 31) & 1)) {
+        at++;
+    }
+    return at;
+}
+
+
 bool
 tok_added_next(const tok_t *t, const uint8_t *text, size_t len,
     bool normalized, bool special, size_t at, size_t from, tok_match_t *m)
@@ -100,8 +118,10 @@ tok_added_next(const tok_t *t, const uint8_t *text, size_t len,
     size_t              n = 0, n_cells = normalized ? t->n_nrm : t->n_raw;
 
     for (/* void */; at < len; at++) {
-        if (!(first[text[at] >> 5] >> (text[at] & 31) & 1)) {
-            continue;
+        at = candidate(text, len, at, first,
+                       normalized ? t->img->only_norm : t->img->only_raw);
+        if (at == len) {
+            break;
         }
         i = longest(cells, n_cells, text + at, len - at, &n);
         if (i == TOK_NO_ID) {

@@ -342,12 +342,10 @@ tok_bpe_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t    i, n = 0;
     int       rc;
 
-    if (t->img->bpe_flags & TOK_BPE_IGNORE_MERGES) {
-        id = tok_word_find(t, word, len);
-        if (id != TOK_NO_ID) {
-            rc = emit_room(s, 1);
-            return rc == 0 ? emit(s, id, base, len) : rc;
-        }
+    id = tok_word_find(t, word, len);
+    if (id != TOK_NO_ID) {
+        rc = emit_room(s, 1);
+        return rc == 0 ? emit(s, id, base, len) : rc;
     }
     if (len > TOK_SCAN_SYMBOLS_MAX) {
         s->small.n = 0;

@@ -421,6 +421,7 @@ tok_build_finish(tok_build_t *b, tok_t **t)
     if (rc != 0) {
         return rc;
     }
+    tok_tables_fast(b);
     b->h.hash_log = b->hash_log;
     hash->ptr = b->hash;
     hash->n = hash->cap = (size_t) 1 << b->hash_log;

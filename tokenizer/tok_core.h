@@ -138,6 +138,10 @@ int tok_fast_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 const uint8_t *tok_scan(uint32_t pattern, const uint8_t *p,
     const uint8_t *end, const uint8_t **limit);
 
+/* tok_encode.c: any text, through all stages one after the other. */
+int tok_encode_general(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, size_t base);
+
 /* tok_post.c */
 int tok_post_run(const tok_t *t, tok_scratch_t *s, size_t n_first, bool pair,
     unsigned flags, tok_result_t *out);

@@ -7,6 +7,7 @@
  */
 
 #include "tokenizer/tok_core.h"
+#include "tokenizer/tok_fast.h"
 #include "tokenizer/tok_norm.h"
 #include "tokenizer/tok_pretok.h"
 
@@ -150,11 +151,47 @@ encode_general(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 }
 
 
+int
+tok_encode_general(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, size_t base)
+{
+    return encode_general(t, s, text, len, base, true);
+}
+
+
+/*
+ * The shortcuts that cut words themselves.  Offsets want the alignments that
+ * only the general way keeps.
+ */
+static int
+encode_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, bool *done)
+{
+    *done = false;
+    if (s->want_spans || t->n_nrm) {
+        return 0;
+    }
+    switch (t->img->fast) {
+    case TOK_FAST_SPM:
+        return tok_fast_spm(t, s, text, len, done);
+    case TOK_FAST_WORDPIECE:
+        return tok_fast_wordpiece(t, s, text, len, done);
+    case TOK_FAST_UNIGRAM:
+        return tok_fast_unigram(t, s, text, len, done);
+    default:
+        return 0;
+    }
+}
+
+
 /* Text between added tokens; base is its offset in the input. */
 static int
 encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     size_t len, size_t base, bool special)
 {
+    bool  done;
+    int   rc;
+
     if (len == 0) {
         return 0;
     }
@@ -163,7 +200,9 @@ encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     {
         return tok_fast_bytes(t, s, text, len, base);
     }
-    return encode_general(t, s, text, len, base, special);
+    rc = encode_words(t, s, text, len, &done);
+    return rc != 0 || done ? rc
+           : encode_general(t, s, text, len, base, special);
 }
 
 

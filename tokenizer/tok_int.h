@@ -181,6 +181,7 @@ typedef struct {
     uint32_t  pad_on, pad_fixed, pad_multiple, pad_id, pad_type, pad_left;
     uint32_t  merges_log, hash_log, words_log;
     uint32_t  first_raw[8], first_norm[8];  /* first bytes, as bitmaps */
+    uint32_t  only_raw, only_norm;  /* the only first byte, or 256 */
     uint32_t  join_char;            /* SPM shortcut: code point of U+2581 */
     uint32_t  spm_flags;
     uint32_t  dec_strip_char;
@@ -200,7 +201,9 @@ enum {                              /* bpe_flags */
 typedef struct tok_re tok_re_t;     /* compiled patterns: tok_pattern.c */
 
 enum {                              /* spm_flags */
-    TOK_SPM_ALIGN = 1               /* Metaspace "first" asks for offsets */
+    TOK_SPM_ALIGN = 1,              /* Metaspace "first" asks for offsets */
+    TOK_SPM_PREPEND = 2,            /* texts get a space in front */
+    TOK_SPM_LOWER = 4               /* WordPiece: lower case */
 };
 
 struct tok {

@@ -269,7 +269,8 @@ normalize_added(tok_build_t *b)
 
 
 static int
-added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first)
+added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first,
+    uint32_t *only)
 {
     const tok_added_t  *a = b->added.ptr;
     tok_key_t          *keys;
@@ -292,6 +293,10 @@ added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first)
         keys[n].value = (uint32_t) i;
         first[keys[n].ptr[0] >> 5] |= 1u << (keys[n].ptr[0] & 31);
         n++;
+    }
+    *only = n ? keys[0].ptr[0] : 256;
+    for (i = 1; i < n; i++) {
+        *only = keys[i].ptr[0] == *only ? *only : 256;
     }
     rc = n ? tok_trie_build(cells, keys, n) : 0;
     free(keys);
@@ -317,11 +322,12 @@ tok_tables_added(tok_build_t *b)
     }
     rc = normalize_added(b);
     if (rc == 0) {
-        rc = added_trie(b, false, &b->table[TOK_S_ADDED_RAW], b->h.first_raw);
+        rc = added_trie(b, false, &b->table[TOK_S_ADDED_RAW], b->h.first_raw,
+                        &b->h.only_raw);
     }
     if (rc == 0) {
         rc = added_trie(b, true, &b->table[TOK_S_ADDED_NORM],
-                        b->h.first_norm);
+                        b->h.first_norm, &b->h.only_norm);
     }
     return rc;
 }
@@ -387,7 +393,7 @@ word_table(tok_build_t *b)
     memset(slot, 0, n * sizeof(*slot));
     v->n = n;
     for (id = 0; id < n_ids; id++) {
-        if (!(flags[id] & TOK_F_MODEL)) {
+        if (!(flags[id] & TOK_F_WHOLE)) {
             continue;
         }
         h = tok_hash_bytes(tok_build_text(b, bytes[id]), bytes[id].len);
@@ -493,17 +499,25 @@ choose_fast(tok_build_t *b)
 int
 tok_tables_bpe(tok_build_t *b)
 {
-    int  rc;
+    uint8_t  *flags = b->flags.ptr;
+    size_t    i;
+    int       rc;
 
     choose_fast(b);
     rc = b->table[TOK_S_BYTE_IDS].n ? 0 : tok_tables_bytes(b);
     if (rc == 0) {
         rc = merge_table(b);
     }
-    if (rc == 0 && (b->h.bpe_flags & TOK_BPE_BYTE_MODE)
-        && (b->h.bpe_flags & TOK_BPE_IGNORE_MERGES))
-    {
-        rc = word_table(b);
+    if (rc != 0 || !(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
+        return rc;
     }
-    return rc;
+    if (b->h.bpe_flags & TOK_BPE_IGNORE_MERGES) {
+        for (i = 0; i < b->flags.n; i++) {
+            flags[i] |= flags[i] & TOK_F_MODEL ? TOK_F_WHOLE : 0;
+        }
+
+    } else {
+        rc = tok_tables_whole(b);
+    }
+    return rc == 0 ? word_table(b) : rc;
 }

@@ -1,0 +1,282 @@
+/*
+ * tok_fast_words.c: shortcuts for SentencePiece BPE, WordPiece and Unigram:
+ * the text is cut where no token can reach across, so that words can be
+ * remembered; what is unusual about a text sends it the general way.
+ */
+
+#include "tokenizer/tok_fast.h"
+#include "tokenizer/tok_ucd.h"
+#include "tokenizer/tok_unicode.h"
+
+
+static int
+ids_room(tok_scratch_t *s, size_t len)
+{
+    return tok_room(s, &s->ids, 4 * len + 16, sizeof(uint32_t));
+}
+
+
+/* --- SentencePiece BPE ------------------------------------------------- */
+
+/* The word as the model spells it: each space is U+2581. */
+int
+tok_fast_spm_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    size_t len)
+{
+    uint8_t  *d;
+    size_t    i, n = 0;
+    int       rc;
+
+    s->tmp1.n = 0;
+    rc = tok_room(s, &s->tmp1, 3 * len + 16, 1);
+    if (rc != 0) {
+        return rc;
+    }
+    d = s->tmp1.ptr;
+    for (i = 0; i < len; i++) {
+        if (p[i] == ' ') {
+            d[n] = 0xe2;
+            d[n + 1] = 0x96;
+            d[n + 2] = 0x81;
+            n += 3;
+
+        } else {
+            d[n++] = p[i];
+        }
+    }
+    return tok_bpe_chars(t, s, d, n, 0);
+}
+
+
+/* Spaces, then what is no space. */
+static inline const uint8_t *
+spm_end(const uint8_t *p, const uint8_t *end)
+{
+    uint64_t  v, z;
+
+    while (p < end && *p == ' ') {
+        p++;
+    }
+    while (end - p >= 8) {
+        v = tok_load64(p) ^ 0x2020202020202020ull;
+        z = (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
+        if (z) {
+            return p + (__builtin_ctzll(z) >> 3);
+        }
+        p += 8;
+    }
+    while (p < end && *p != ' ') {
+        p++;
+    }
+    return p;
+}
+
+
+/* The first word of a text that gets a space put in front of it. */
+static int
+spm_first(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
+{
+    uint8_t  *d;
+    int       rc;
+
+    s->tmp2.n = 0;
+    rc = tok_room(s, &s->tmp2, len + 32, 1);
+    if (rc != 0) {
+        return rc;
+    }
+    d = s->tmp2.ptr;
+    d[0] = ' ';
+    memcpy(d + 1, p, len);
+    return tok_fast_word(t, s, d, len + 1, d + len + 32);
+}
+
+
+int
+tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, bool *done)
+{
+    const uint8_t  *p = text, *end = text + len, *q;
+    int             rc;
+
+    /* The mark itself in a text would join words. */
+    *done = memmem(text, len, "\xe2\x96\x81", 3) == NULL;
+    if (!*done) {
+        return 0;
+    }
+    rc = ids_room(s, len);
+    if (rc == 0 && (t->img->spm_flags & TOK_SPM_PREPEND)) {
+        q = spm_end(p, end);
+        rc = spm_first(t, s, p, (size_t) (q - p));
+        p = q;
+    }
+    while (rc == 0 && p < end) {
+        q = spm_end(p, end);
+        rc = tok_fast_word(t, s, p, (size_t) (q - p), end);
+        p = q;
+    }
+    return rc;
+}
+
+
+/* --- WordPiece --------------------------------------------------------- */
+
+enum { W_WORD, W_SPACE, W_PUNCT, W_ODD };
+
+static inline unsigned
+bert_class(uint8_t c)
+{
+    uint32_t  k;
+
+    if (c >= 0x80) {
+        return W_ODD;
+    }
+    k = tok_class_rows[c];
+    return k & TOK_U_CTRL ? W_ODD : k & TOK_U_WS ? W_SPACE
+           : k & TOK_U_PUNC ? W_PUNCT : W_WORD;
+}
+
+
+/* An ASCII word in lower case, if the file asks for that. */
+static int
+bert_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
+{
+    bool      lower = t->img->spm_flags & TOK_SPM_LOWER;
+    uint8_t  *d;
+    size_t    i;
+
+    if (!lower) {
+        return tok_fast_word(t, s, p, len, p + len);
+    }
+    d = s->tmp1.ptr;
+    for (i = 0; i < len; i++) {
+        d[i] = (uint8_t) (p[i] + (p[i] >= 'A' && p[i] <= 'Z' ? 32 : 0));
+    }
+    return tok_fast_word(t, s, d, len, d + len + 16);
+}
+
+
+/* Up to the white space behind p: text that is not plain ASCII. */
+static const uint8_t *
+odd_end(const uint8_t *p, const uint8_t *end)
+{
+    while (p < end && *p != ' ' && *p != '\n') {
+        p++;
+    }
+    return p;
+}
+
+
+/*
+ * White space ends everything that the normalizer and the pre-tokenizer look
+ * at, so an unusual word goes the general way alone.
+ */
+int
+tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, bool *done)
+{
+    const uint8_t  *p = text, *end = text + len, *q, *r;
+    unsigned        class;
+    int             rc = ids_room(s, len);
+
+    *done = true;
+    s->tmp1.n = 0;
+    if (rc == 0) {
+        rc = tok_room(s, &s->tmp1, len + 32, 1);
+    }
+    while (rc == 0 && p < end) {
+        class = bert_class(*p);
+        if (class == W_SPACE) {
+            p++;
+            continue;
+        }
+        q = p + 1;
+        if (class == W_WORD) {
+            while (q < end && bert_class(*q) == W_WORD) {
+                q++;
+            }
+        }
+        /* An odd byte in the word or right behind it takes all of it. */
+        if (class == W_ODD || (q < end && bert_class(*q) == W_ODD)) {
+            r = odd_end(q, end);
+            rc = tok_encode_general(t, s, p, (size_t) (r - p), 0);
+            rc = rc == 0 ? ids_room(s, (size_t) (end - r)) : rc;
+            p = r;
+            continue;
+        }
+        rc = bert_word(t, s, p, (size_t) (q - p));
+        p = q;
+    }
+    return rc;
+}
+
+
+/* --- Unigram ----------------------------------------------------------- */
+
+/* The word with the mark in front, as Metaspace puts it. */
+int
+tok_fast_unigram_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    size_t len)
+{
+    uint8_t  *d;
+    int       rc;
+
+    s->tmp1.n = 0;
+    rc = tok_room(s, &s->tmp1, len + 16, 1);
+    if (rc != 0) {
+        return rc;
+    }
+    d = s->tmp1.ptr;
+    memcpy(d, "\xe2\x96\x81", 3);
+    memcpy(d + 3, p, len);
+    return tok_unigram(t, s, d, len + 3, 0);
+}
+
+
+/* Whether a cluster of characters reaches over the space before p. */
+static bool
+joins_space(const uint8_t *p)
+{
+    size_t    n;
+    uint32_t  c = tok_cluster_class(tok_utf8_get(p, &n));
+
+    return c == TOK_G_EXTEND || c == TOK_G_ZWJ || c == TOK_G_SPACING;
+}
+
+
+int
+tok_fast_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, bool *done)
+{
+    const uint8_t  *p, *end = text + len, *q;
+    bool            odd;
+    int             rc;
+
+    for (p = text; p < end; p++) {
+        if (*p == ' ' && p + 1 < end && p[1] >= 0x80 && joins_space(p + 1)) {
+            *done = false;
+            return 0;
+        }
+    }
+    *done = true;
+    rc = ids_room(s, len);
+    p = text;
+    while (rc == 0 && p < end) {
+        if (*p == ' ') {
+            p++;
+            continue;
+        }
+        odd = false;
+        for (q = p; q < end && *q != ' '; q++) {
+            odd |= *q >= 0x80 || *q < 0x20 || *q == 0x7f;
+        }
+        if (odd) {
+            rc = tok_encode_general(t, s, p, (size_t) (q - p), 0);
+            rc = rc == 0 ? ids_room(s, (size_t) (end - q)) : rc;
+
+        } else {
+            rc = tok_fast_word(t, s, p, (size_t) (q - p), end);
+        }
+        p = q;
+    }
+    return rc;
+}

@@ -1,0 +1,167 @@
+/*
+ * tok_tables_fast.c: whether one of the shortcuts of tok_fast_words.c fits a
+ * vocabulary: only if its pipeline is exactly the one that the shortcut knows.
+ */
+
+#include "tokenizer/tok_build.h"
+#include "tokenizer/tok_charsmap.h"
+
+
+static const char  mark[] = "\xe2\x96\x81";
+
+
+static bool
+is_text(const tok_build_t *b, tok_ref_t r, const char *text)
+{
+    return r.len == strlen(text)
+           && memcmp(tok_build_text(b, r), text, r.len) == 0;
+}
+
+
+/* No token has the mark behind another character: words end before it. */
+static bool
+marks_lead(const tok_build_t *b)
+{
+    const tok_ref_t  *r = b->tokens.ptr;
+    const uint8_t    *flags = b->flags.ptr, *p, *hit;
+    size_t            i, n, at;
+
+    for (i = 0; i < b->tokens.n; i++) {
+        if (!(flags[i] & TOK_F_MODEL) || (flags[i] & TOK_F_SPECIAL)) {
+            continue;
+        }
+        p = tok_build_text(b, r[i]);
+        n = r[i].len;
+        at = 0;
+        while (n - at >= 3 && memcmp(p + at, mark, 3) == 0) {
+            at += 3;
+        }
+        hit = n > at ? memmem(p + at, n - at, mark, 3) : NULL;
+        if (hit != NULL) {
+            return false;
+        }
+    }
+    return tok_build_find(b, (const uint8_t *) mark, 3) != TOK_NO_ID;
+}
+
+
+static void
+choose_spm(tok_build_t *b)
+{
+    const tok_op_t  *norm = b->norm.ptr, *pre = b->pre.ptr;
+    size_t           n = b->norm.n;
+
+    if (b->h.prefix.len || b->h.suffix.len
+        || (b->h.bpe_flags & TOK_BPE_IGNORE_MERGES)
+        || !(b->h.bpe_flags & TOK_BPE_BYTE_FALLBACK))
+    {
+        return;
+    }
+    if (b->pre.n > 1 || (b->pre.n == 1 && !(pre[0].type == TOK_P_SPLIT
+                                            && is_text(b, pre[0].s, " "))))
+    {
+        return;
+    }
+    if (n < 1 || n > 2 || norm[n - 1].type != TOK_N_REPLACE
+        || !is_text(b, norm[n - 1].s, " ") || !is_text(b, norm[n - 1].r, mark)
+        || (n == 2 && !(norm[0].type == TOK_N_PREPEND
+                        && is_text(b, norm[0].s, mark))))
+    {
+        return;
+    }
+    if (!marks_lead(b)) {
+        return;
+    }
+    b->h.spm_flags |= n == 2 ? TOK_SPM_PREPEND : 0;
+    b->h.fast = TOK_FAST_SPM;
+}
+
+
+static void
+choose_wordpiece(tok_build_t *b)
+{
+    static const uint16_t  order[] = {
+        TOK_N_CLEAN, TOK_N_CHINESE, TOK_N_NFD, TOK_N_STRIP_MN, TOK_N_LOWER
+    };
+    const tok_op_t  *norm = b->norm.ptr, *pre = b->pre.ptr;
+    size_t           i, k = 0;
+
+    if (b->pre.n != 1 || pre[0].type != TOK_P_BERT || b->norm.n < 1
+        || norm[0].type != TOK_N_CLEAN)
+    {
+        return;
+    }
+    for (i = 0; i < b->norm.n; i++) {
+        while (k < 5 && order[k] != norm[i].type) {
+            k++;
+        }
+        if (k == 5) {
+            return;
+        }
+        if (norm[i].type == TOK_N_LOWER) {
+            b->h.spm_flags |= TOK_SPM_LOWER;
+        }
+    }
+    b->h.fast = TOK_FAST_WORDPIECE;
+}
+
+
+/* Plain ASCII goes through the map as it is, and no key begins with space. */
+static bool
+map_keeps_ascii(const tok_build_t *b, const tok_op_t *op)
+{
+    const uint8_t  *map = (const uint8_t *) b->charsmap.ptr + op->s.off, *to;
+    uint8_t         c;
+    size_t          n;
+
+    for (c = 0x20; c < 0x7f; c++) {
+        if (tok_charsmap_find(map, op->s.len, &c, 1, &to, &n)
+            && !(n == 1 && to[0] == c))
+        {
+            return false;
+        }
+    }
+    return true;
+}
+
+
+static void
+choose_unigram(tok_build_t *b)
+{
+    const tok_op_t  *norm = b->norm.ptr, *pre = b->pre.ptr;
+
+    if (b->norm.n > 1 || (b->norm.n == 1
+        && (norm[0].type != TOK_N_CHARSMAP || !map_keeps_ascii(b, norm))))
+    {
+        return;
+    }
+    if (b->pre.n != 2 || pre[0].type != TOK_P_WS_SPLIT
+        || pre[0].b != TOK_B_REMOVED || pre[1].type != TOK_P_METASPACE
+        || pre[1].a != 1 || !is_text(b, pre[1].s, mark))
+    {
+        return;
+    }
+    b->h.fast = TOK_FAST_UNIGRAM;
+}
+
+
+void
+tok_tables_fast(tok_build_t *b)
+{
+    if (b->h.fast != TOK_FAST_NONE) {
+        return;
+    }
+    switch (b->h.model) {
+    case TOK_M_BPE:
+        choose_spm(b);
+        break;
+    case TOK_M_WORDPIECE:
+        choose_wordpiece(b);
+        break;
+    case TOK_M_UNIGRAM:
+        choose_unigram(b);
+        break;
+    default:
+        break;
+    }
+}

@@ -325,6 +325,19 @@ ngx_http_infer_entry(const u_char *p, shr_logprob_entry_t *entry,
 }
 
 
+/* The first token of an echoed prompt follows nothing: it has none. */
+static void
+ngx_http_infer_put_logprob(ngx_http_infer_out_t *out, float logprob)
+{
+    if (logprob > 0) {
+        ngx_http_infer_out(out, "null");
+
+    } else {
+        ngx_http_infer_out_real(out, logprob);
+    }
+}
+
+
 /* {"token":…,"logprob":…,"bytes":[…]; the caller closes it. */
 static void
 ngx_http_infer_put_entry(ngx_http_infer_out_t *out,
@@ -335,7 +348,7 @@ ngx_http_infer_put_entry(ngx_http_infer_out_t *out,
     ngx_http_infer_out(out, "{\"token\":\"");
     ngx_http_infer_out_text(out, text, entry->len);
     ngx_http_infer_out(out, "\",\"logprob\":");
-    ngx_http_infer_out_real(out, entry->logprob);
+    ngx_http_infer_put_logprob(out, entry->logprob);
     ngx_http_infer_out(out, ",\"bytes\":[");
 
     for (i = 0; i < entry->len; i++) {
@@ -403,8 +416,14 @@ ngx_http_infer_logprob_text(ngx_http_infer_choice_t *choice,
     ngx_http_infer_out(&lists[0], "\"");
     ngx_http_infer_out_text(&lists[0], text, entry.len);
     ngx_http_infer_out(&lists[0], "\"");
-    ngx_http_infer_out_real(&lists[1], entry.logprob);
+    ngx_http_infer_put_logprob(&lists[1], entry.logprob);
     ngx_http_infer_out_number(&lists[3], lp->text_offset);
+
+    if (entry.logprob > 0) {
+        ngx_http_infer_out(&lists[2], "null");
+        return;
+    }
+
     ngx_http_infer_out(&lists[2], "{");
 
     for (i = 1; i < lp->nentries; i++) {

@@ -292,6 +292,18 @@ def test_completion_logprobs(client):
     assert "".join(logprobs.tokens) == answer.choices[0].text
 
 
+def test_completion_echo(client):
+    answer = client.completions.create(model="null", prompt="Hello there",
+                                       logprobs=1, max_tokens=3, echo=True)
+    [choice] = answer.choices
+    assert choice.text.startswith("Hello there")
+    logprobs = choice.logprobs
+    assert "".join(logprobs.tokens) == choice.text
+    assert logprobs.token_logprobs[0] is None
+    assert logprobs.top_logprobs[0] is None
+    assert all(n <= 0 for n in logprobs.token_logprobs[1:])
+
+
 def test_stop(client):
     whole = client.chat.completions.create(model="null", messages=HELLO)
     word = whole.choices[0].message.content.split()[2]

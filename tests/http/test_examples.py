@@ -38,9 +38,10 @@ def test_example(nginx, path):
     server.start()
     headers = {"Content-Type": "application/json",
                "Authorization": "Bearer key-of-anna"}
-    # without "model": the first of infer_pass.  The pool may still be loading
-    # where the fallback is taken at once.
-    server.wait_log(r"worker 0 ready")
+    # without "model": the first of infer_pass.  Where there is a fallback, it
+    # answers while that model's pool is loading.
+    for name in re.findall(r"infer_model (\w+)", text):
+        server.wait_log(r"model %s: worker 0 ready" % name)
     answer = server.post("/v1/chat/completions", json.dumps(
         {"messages": [{"role": "user", "content": "Hello"}],
          "max_tokens": 4}), headers=headers)

@@ -26,7 +26,7 @@
 /* Errors of the functions that meet foreign sizes or types. */
 #define KERN_OK          0
 #define KERN_E_TYPE     -1      /* weight type without kernels */
-#define KERN_E_SHAPE    -2      /* rows or cols zero, too large, not a multiple */
+#define KERN_E_SHAPE    -2      /* rows, cols: 0, too large, not a multiple */
 #define KERN_E_ISA      -3      /* level unknown or not offered by this CPU */
 
 #define KERN_BLOCK      32u     /* k elements per activation scale */

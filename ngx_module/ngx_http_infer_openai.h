@@ -1,0 +1,76 @@
+/*
+ * What the readers of OpenAI's fields share; the table of fields is in
+ * ngx_http_infer_openai.c.
+ */
+
+#ifndef NGX_HTTP_INFER_OPENAI_H
+#define NGX_HTTP_INFER_OPENAI_H
+
+#include "ngx_module/ngx_http_infer_fields.h"
+
+
+/* One parse. */
+typedef struct {
+    ngx_http_infer_ctx_t  *ctx;
+    shr_req_writer_t      *w;
+    ngx_uint_t             nprompts;
+    ngx_uint_t             messages;
+    ngx_uint_t             logprobs;
+    ngx_uint_t             top_logprobs;
+    ngx_uint_t             max_tokens;
+    ngx_uint_t             no_tools;
+    ngx_http_infer_value_t tools;
+} ngx_http_infer_parse_t;
+
+typedef struct ngx_http_infer_member_s  ngx_http_infer_member_t;
+
+struct ngx_http_infer_member_s {
+    ngx_str_t     name;
+    ngx_uint_t    tasks;
+    ngx_int_t   (*read)(ngx_http_infer_parse_t *p,
+                    const ngx_http_infer_member_t *f,
+                    const ngx_http_infer_value_t *value);
+    size_t        offset;           /* into shr_req_t, or flag */
+    double        min;
+    double        max;
+};
+
+#define reader(name)                                                          \
+    ngx_int_t ngx_http_infer_f_##name(ngx_http_infer_parse_t *p,              \
+        const ngx_http_infer_member_t *f,                                     \
+        const ngx_http_infer_value_t *value)
+
+reader(model);
+reader(messages);
+reader(prompt);
+reader(tokens);
+reader(stream);
+reader(stream_options);
+reader(max_tokens);
+reader(real);
+reader(count);
+reader(seed);
+reader(stop);
+reader(stop_ids);
+reader(logit_bias);
+reader(logprobs_chat);
+reader(logprobs_text);
+reader(top_logprobs);
+reader(flag);
+reader(flag_not);
+reader(raw);
+reader(tools);
+reader(tool_choice);
+reader(response_format);
+reader(modalities);
+reader(best_of);
+reader(unsupported);
+
+
+/* The name of a member of an inner object, as it is written. */
+#define ngx_http_infer_named(name, s)                                         \
+    ((name)->len == sizeof(s) - 1                                             \
+     && ngx_memcmp((name)->data, s, sizeof(s) - 1) == 0)
+
+
+#endif /* NGX_HTTP_INFER_OPENAI_H */

@@ -106,14 +106,17 @@ def test_slow_reader_pauses_alone(start):
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", server.port))
-    data = json.dumps(body(stream=True)).encode()
+    data = json.dumps(body(stream=True, logprobs=True,
+                           top_logprobs=20)).encode()
     sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                  b"Content-Length: %d\r\n\r\n" % (CHAT.encode(), len(data))
                  + data)
-    time.sleep(1)
-    paused = worker_of(server)["tokens"]
-    time.sleep(0.5)
-    assert worker_of(server)["tokens"] == paused
+    wait_for(lambda: worker_of(server)["running"] == 1)
+    paused = -1
+    while worker_of(server)["tokens"] != paused:
+        paused = worker_of(server)["tokens"]
+        time.sleep(0.5)
+    assert worker_of(server)["running"] == 1
     assert server.post(CHAT, body(max_tokens=5)).status == 200
     answer = b"".join(iter(lambda: sock.recv(65536), b""))
     assert answer.rstrip().endswith(b"data: [DONE]\n\n\r\n0".rstrip()) \

@@ -52,7 +52,11 @@ ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)
 ISA_bf16   := $(if $(X86),$(ISA_avx512) -mavx512bf16)
 isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 
-objs        = $(patsubst %.c,$(O)/obj/%.o,$1)
+# Kernels of an instruction set are a few large inlined bodies: a sanitizer's
+# code in them takes minutes to compile and says little that the guard pages
+# of their tests do not.  All builds share the release objects of them.
+obj         = $(if $(isa_flags),build,$(O))/obj/$(1:.c=.o)
+objs        = $(foreach f,$1,$(call obj,$f))
 
 SHR_SRC    := $(wildcard shm/*.c)
 TOK_SRC    := $(wildcard tokenizer/*.c)
@@ -78,6 +82,14 @@ module: $(O)/ngx_http_infer_module.so
 $(O)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCF) $(CPPFLAGS) $(PKG_CF) $(call isa_flags,$<) -c -o $@ $<
+
+ifneq ($(O),build)
+build/obj/%.o: CFLAGS = -O2 -g
+build/obj/%.o: SANFLAGS :=
+build/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCF) $(CPPFLAGS) $(PKG_CF) $(call isa_flags,$<) -c -o $@ $<
+endif
 
 $(LIBSHR): $(call objs,$(SHR_SRC))
 $(LIBTOK): $(call objs,$(TOK_SRC))
@@ -144,4 +156,4 @@ test: $(TEST_BIN)
 clean:
 	rm -rf build
 
--include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(sort $(O)/obj build/obj) -name '*.d' 2>/dev/null)

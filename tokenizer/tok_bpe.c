@@ -202,7 +202,7 @@ merge_heap(const tok_t *t, tok_sym_t *sym, size_t n_sym, tok_heap_t *h)
 static int
 emit(tok_scratch_t *s, uint32_t id, size_t begin, size_t len)
 {
-    assert(s->ids.n < s->ids.cap);
+    assert((s->ids.n + 1) * sizeof(uint32_t) <= s->ids.bytes);
     if (s->want_spans) {
         tok_spans(s)[s->ids.n] = (tok_span_t) { (uint32_t) begin,
                                                 (uint32_t) (begin + len) };

@@ -424,7 +424,8 @@ tok_build_finish(tok_build_t *b, tok_t **t)
     tok_tables_fast(b);
     b->h.hash_log = b->hash_log;
     hash->ptr = b->hash;
-    hash->n = hash->cap = (size_t) 1 << b->hash_log;
+    hash->n = (size_t) 1 << b->hash_log;
+    hash->bytes = hash->n * sizeof(uint64_t);
     b->hash = NULL;
     return lay_out(b, t);
 }

@@ -53,9 +53,13 @@ model_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
 }
 
 
-/* Spans of new ids: from offsets in the normalized text to the original. */
+/*
+ * Spans of new ids: from offsets in the normalized text to the original.
+ * Affixes that became bytes can reach beyond their piece; the reference then
+ * keeps the numbers as they are.
+ */
 static void
-spans_to_original(tok_scratch_t *s, size_t from)
+spans_to_original(tok_scratch_t *s, size_t from, const tok_piece_t *p)
 {
     const tok_span_t  *a = s->norm.align.ptr;
     tok_span_t        *span = tok_spans(s), v;
@@ -63,8 +67,12 @@ spans_to_original(tok_scratch_t *s, size_t from)
 
     for (i = from; i < s->ids.n; i++) {
         v = span[i];
-        assert(v.begin <= v.end && v.end <= s->norm.text.n);
-        if (v.begin < v.end) {
+        assert(v.begin <= v.end && p->end <= s->norm.text.n);
+        if (v.end > p->end) {
+            span[i].begin = v.begin - p->begin;
+            span[i].end = v.end - p->begin;
+
+        } else if (v.begin < v.end) {
             span[i].begin = a[v.begin].begin;
             span[i].end = a[v.end - 1].end;
         }
@@ -91,7 +99,7 @@ encode_pieces(const tok_t *t, tok_scratch_t *s)
                             p->end - p->begin, p->begin);
         }
         if (rc == 0 && s->want_spans) {
-            spans_to_original(s, from);
+            spans_to_original(s, from, p);
         }
     }
     return rc;
@@ -250,7 +258,9 @@ spans_to_chars(tok_scratch_t *s, const uint8_t *text, size_t len, size_t from)
     for (i = from; i < s->ids.n; i++) {
         b = span[i].begin;
         e = span[i].end;
-        assert(b <= len && e <= len);
+        if (b > len || e > len) {
+            continue;
+        }
         /* A token inside a character stands for all of it. */
         span[i].begin = b == len ? sum[n]
                         : sum[b / BLOCK] + starts(text + b / BLOCK * BLOCK,

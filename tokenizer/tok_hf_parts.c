@@ -628,5 +628,11 @@ dec_one(tok_hf_t *f, const tok_members_t *m, tok_str_t type)
 int
 tok_hf_decoder(tok_hf_t *f)
 {
-    return tok_hf_walk(f, "decoders", dec_one);
+    tok_op_t  fuse = { .type = TOK_D_FUSE };
+    bool      present = tok_json_peek(f->j) != 'n';
+    int       rc = tok_hf_walk(f, "decoders", dec_one);
+
+    /* An empty sequence joins tokens without spaces, unlike no decoder. */
+    return rc == 0 && present && f->b->decode.n == 0
+           ? add(f, &f->b->decode, &fuse) : rc;
 }

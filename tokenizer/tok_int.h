@@ -242,11 +242,14 @@ int tok_fail(tok_err_t *err, int code, const char *fmt, ...)
 bool chk_add(size_t a, size_t b, size_t *sum);
 bool chk_mul(size_t a, size_t b, size_t *product);
 
-/* A growing array; grow counts how often memory was asked for. */
+/*
+ * A growing array.  Its room is kept in bytes, so that working memory may
+ * hold elements of another size after n was set to 0.
+ */
 typedef struct {
     void    *ptr;
-    size_t   n;
-    size_t   cap;
+    size_t   n;                     /* elements */
+    size_t   bytes;                 /* room */
 } tok_vec_t;
 
 int tok_vec_room(tok_vec_t *v, size_t more, size_t size);

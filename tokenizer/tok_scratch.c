@@ -83,11 +83,16 @@ tok_scratch_grown(const tok_scratch_t *s)
 int
 tok_room(tok_scratch_t *s, tok_vec_t *v, size_t more, size_t size)
 {
-    if (more <= v->cap - v->n) {
+    size_t  before = v->bytes;
+    int     rc;
+
+    /* Texts are bounded, so the product cannot overflow. */
+    if ((v->n + more) * size <= before) {
         return 0;
     }
-    s->grown++;
-    return tok_vec_room(v, more, size);
+    rc = tok_vec_room(v, more, size);
+    s->grown += v->bytes != before;
+    return rc;
 }
 
 

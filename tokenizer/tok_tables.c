@@ -260,6 +260,8 @@ normalize_added(tok_build_t *b)
                    || memcmp(norm.ptr, text.ptr, norm.len) != 0)
         {
             rc = tok_build_string(b, norm.ptr, norm.len, &a[i].norm);
+            /* The reference knows special tokens by how they are written. */
+            ((uint8_t *) b->flags.ptr)[a[i].id] &= (uint8_t) ~TOK_F_SPECIAL;
         }
     }
     tok_pattern_free(&v);

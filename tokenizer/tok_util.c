@@ -47,25 +47,24 @@ int
 tok_vec_room(tok_vec_t *v, size_t more, size_t size)
 {
     void    *ptr;
-    size_t   want, bytes, cap;
+    size_t   want, bytes;
 
-    assert(v->n <= v->cap && size > 0);
-    if (more <= v->cap - v->n) {
+    assert(size > 0);
+    if (!chk_add(v->n, more, &want) || !chk_mul(want, size, &bytes)
+        || bytes > SIZE_MAX / 2 - 64)
+    {
+        return TOK_E_NOMEM;
+    }
+    if (bytes <= v->bytes) {
         return 0;
     }
-    if (!chk_add(v->n, more, &want)) {
-        return TOK_E_NOMEM;
-    }
-    cap = want + want / 2 + 16;
-    if (cap < want || !chk_mul(cap, size, &bytes)) {
-        return TOK_E_NOMEM;
-    }
+    bytes += bytes / 2 + 64;
     ptr = realloc(v->ptr, bytes);
     if (ptr == NULL) {
         return TOK_E_NOMEM;
     }
     v->ptr = ptr;
-    v->cap = cap;
+    v->bytes = bytes;
     return 0;
 }
 
@@ -76,7 +75,7 @@ tok_vec_free(tok_vec_t *v)
     free(v->ptr);
     v->ptr = NULL;
     v->n = 0;
-    v->cap = 0;
+    v->bytes = 0;
 }
 
 

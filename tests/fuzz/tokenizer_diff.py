@@ -184,4 +184,5 @@ def main():
     return min(bad, 100)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -60,6 +60,12 @@ typedef struct {
     tok_vec_t  align;               /* tok_span_t, if alignments are kept */
 } tok_ntext_t;
 
+/* White space at the ends of an added token's text, for trimmed offsets. */
+typedef struct {
+    uint32_t  index;                /* of its id */
+    uint32_t  lead, trail;
+} tok_trim_t;
+
 struct tok_scratch {
     const tok_t  *owner;
     uint64_t      serial;
@@ -79,7 +85,10 @@ struct tok_scratch {
     tok_vec_t     text;             /* decode */
     tok_vec_t     text2, refs, refs2;
     tok_vec_t     tmp1, tmp2, tmp3; /* uint8_t */
+    tok_vec_t     trims;            /* tok_trim_t */
+    tok_vec_t     bounds;           /* uint32_t: ids before a word's end */
     bool          want_spans;
+    bool          want_bounds;      /* truncation of pairs counts by words */
     bool          keep_align;       /* offsets, or a step that needs them */
     size_t        bad_at;
     const tok_range_t *plain;       /* no special tokens here; the caller's */
@@ -143,6 +152,7 @@ int tok_encode_general(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     size_t len, size_t base);
 
 /* tok_post.c */
+void tok_trim_note(tok_scratch_t *s, const uint8_t *p, size_t len);
 int tok_post_run(const tok_t *t, tok_scratch_t *s, size_t n_first, bool pair,
     unsigned flags, tok_result_t *out);
 

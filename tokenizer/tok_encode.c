@@ -33,6 +33,23 @@ push_id(tok_scratch_t *s, uint32_t id, size_t begin, size_t end)
 }
 
 
+/* The end of a word, or of an added token, in ids. */
+static int
+note_bound(tok_scratch_t *s)
+{
+    int  rc;
+
+    if (!s->want_bounds) {
+        return 0;
+    }
+    rc = tok_room(s, &s->bounds, 1, sizeof(uint32_t));
+    if (rc == 0) {
+        ((uint32_t *) s->bounds.ptr)[s->bounds.n++] = (uint32_t) s->ids.n;
+    }
+    return rc;
+}
+
+
 static int
 model_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     size_t base)
@@ -93,6 +110,10 @@ encode_pieces(const tok_t *t, tok_scratch_t *s)
         from = s->ids.n;
         if (p->id != TOK_NO_ID) {
             rc = push_id(s, p->id, p->begin, p->end);
+            if (rc == 0 && s->want_spans) {
+                tok_trim_note(s, (uint8_t *) s->norm.text.ptr + p->begin,
+                              p->end - p->begin);
+            }
 
         } else {
             rc = model_word(t, s, (uint8_t *) s->norm.text.ptr + p->begin,
@@ -101,6 +122,7 @@ encode_pieces(const tok_t *t, tok_scratch_t *s)
         if (rc == 0 && s->want_spans) {
             spans_to_original(s, from, p);
         }
+        rc = rc == 0 ? note_bound(s) : rc;
     }
     return rc;
 }
@@ -202,6 +224,9 @@ encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 
     if (len == 0) {
         return 0;
+    }
+    if (s->want_bounds) {
+        return encode_general(t, s, text, len, base, special);
     }
     if (t->img->fast == TOK_FAST_BYTES && t->n_nrm == 0
         && (t->n_norm == 0 || tok_is_nfc_sure(text, len)))
@@ -322,6 +347,10 @@ encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
         }
         if (rc == 0 && m.end > m.begin) {
             rc = push_id(s, m.id, m.begin, m.end);
+            if (rc == 0 && s->want_spans) {
+                tok_trim_note(s, text + m.begin, m.end - m.begin);
+            }
+            rc = rc == 0 ? note_bound(s) : rc;
         }
         done = m.end;
         at = m.resume;
@@ -348,6 +377,10 @@ encode_both(const tok_t *t, tok_scratch_t *s, const char *a, size_t a_len,
     memset(out, 0, sizeof(*out));
     s->ids.n = 0;
     s->spans.n = 0;
+    s->trims.n = 0;
+    s->bounds.n = 0;
+    s->want_bounds = pair && t->img->trunc_max
+                     && !(flags & TOK_NO_TRUNCATION);
     s->want_spans = flags & TOK_OFFSETS;
     s->keep_align = s->want_spans || (t->img->spm_flags & TOK_SPM_ALIGN);
     rc = tok_scratch_adopt(s, t);
@@ -355,6 +388,7 @@ encode_both(const tok_t *t, tok_scratch_t *s, const char *a, size_t a_len,
         rc = encode_text(t, s, a, a_len, flags);
     }
     n_first = s->ids.n;
+    rc = rc == 0 ? note_bound(s) : rc;
     if (rc == 0 && pair) {
         rc = encode_text(t, s, b, b_len, flags);
     }

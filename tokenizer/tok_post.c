@@ -91,8 +91,40 @@ share(size_t *a, size_t *b, size_t max)
 }
 
 
+/*
+ * How many tokens of a sequence the reference makes at all: whole words until
+ * there are max, from the side that is kept.
+ */
+static size_t
+made(const tok_t *t, const tok_scratch_t *s, const seq_t *q, size_t max)
+{
+    const uint32_t  *b = s->bounds.ptr;
+    size_t           n = s->bounds.n, i;
+
+    if (t->img->trunc_left) {
+        for (i = n; i-- > 0; /* void */) {
+            if (b[i] >= q->begin && b[i] <= q->begin + q->n
+                && q->begin + q->n - b[i] >= max)
+            {
+                return q->begin + q->n - b[i];
+            }
+        }
+        return q->n;
+    }
+    for (i = 0; i < n; i++) {
+        if (b[i] > q->begin && b[i] <= q->begin + q->n
+            && b[i] - q->begin >= max)
+        {
+            return b[i] - q->begin;
+        }
+    }
+    return q->n;
+}
+
+
 static int
-truncate_seqs(const tok_t *t, seq_t *q, bool pair, bool add_special)
+truncate_seqs(const tok_t *t, const tok_scratch_t *s, seq_t *q, bool pair,
+    bool add_special)
 {
     size_t  max = t->img->trunc_max, extra, total, over, a, b;
     seq_t  *target;
@@ -112,8 +144,8 @@ truncate_seqs(const tok_t *t, seq_t *q, bool pair, bool add_special)
     }
     over = total - max;
     if (t->img->trunc_strategy == 0) {
-        a = q[0].n;
-        b = q[1].n;
+        a = made(t, s, &q[0], t->img->trunc_max);
+        b = pair ? made(t, s, &q[1], t->img->trunc_max) : 0;
         if (pair) {
             share(&a, &b, max);
 
@@ -242,19 +274,45 @@ spaces_of(tok_str_t v, bool leading)
 }
 
 
+/* The text of an added token is what it took from the input. */
+void
+tok_trim_note(tok_scratch_t *s, const uint8_t *p, size_t len)
+{
+    tok_str_t   text = { (const char *) p, len };
+    tok_trim_t  m;
+
+    m.index = (uint32_t) s->ids.n - 1;
+    m.lead = spaces_of(text, true);
+    m.trail = spaces_of(text, false);
+    if (tok_room(s, &s->trims, 1, sizeof(m)) == 0) {
+        ((tok_trim_t *) s->trims.ptr)[s->trims.n++] = m;
+    }
+}
+
+
 static void
 trim_spans(const tok_t *t, tok_scratch_t *s, const seq_t *q, bool prefix)
 {
-    tok_span_t  *v;
-    tok_str_t    text;
-    uint32_t     lead, trail, end;
-    size_t       i;
+    const tok_trim_t  *m = s->trims.ptr;
+    tok_span_t        *v;
+    tok_str_t          text;
+    uint32_t           lead, trail, end;
+    size_t             i, k = 0;
 
     for (i = 0; i < q->n; i++) {
         v = &tok_spans(s)[q->begin + i];
-        text = tok_shown(t, tok_ids(s)[q->begin + i]);
-        lead = spaces_of(text, true);
-        trail = spaces_of(text, false);
+        while (k < s->trims.n && m[k].index < q->begin + i) {
+            k++;
+        }
+        if (k < s->trims.n && m[k].index == q->begin + i) {
+            lead = m[k].lead;
+            trail = m[k].trail;
+
+        } else {
+            text = tok_shown(t, tok_ids(s)[q->begin + i]);
+            lead = spaces_of(text, true);
+            trail = spaces_of(text, false);
+        }
         if (lead > 0) {
             if ((i == 0 || v->begin == 0) && prefix && lead == 1) {
                 lead = 0;
@@ -423,7 +481,7 @@ tok_post_run(const tok_t *t, tok_scratch_t *s, size_t n_first, bool pair,
 
     assert(n_first <= s->ids.n);
     if (t->img->trunc_max && !(flags & TOK_NO_TRUNCATION)) {
-        rc = truncate_seqs(t, q, pair, add);
+        rc = truncate_seqs(t, s, q, pair, add);
     }
     s->out_ids.n = 0;
     s->out_spans.n = s->out_types.n = s->out_special.n = s->out_mask.n = 0;

@@ -62,6 +62,8 @@ tok_scratch_free(tok_scratch_t *s)
     all[n++] = &s->tmp1;
     all[n++] = &s->tmp2;
     all[n++] = &s->tmp3;
+    all[n++] = &s->trims;
+    all[n++] = &s->bounds;
     assert(n <= sizeof(all) / sizeof(all[0]));
     for (i = 0; i < n; i++) {
         tok_vec_free(all[i]);

@@ -307,10 +307,13 @@ static int
 repair(tok_scratch_t *s, const char **text, size_t *len)
 {
     const uint8_t  *p = s->text.ptr;
-    size_t          n = s->text.n, at = tok_utf8_check(p, n), k;
+    size_t          n = s->text.n, at = n ? tok_utf8_check(p, n) : 0, k;
     bool            good, cut;
     int             rc;
 
+    if (n == 0) {
+        return 0;
+    }
     if (at == n) {
         *text = s->text.ptr;
         *len = n;

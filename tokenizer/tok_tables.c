@@ -137,7 +137,9 @@ decode_all(tok_build_t *b, tok_t *v, tok_scratch_t *s, tok_vec_t *out,
     if (tok_vec_room(out, n, sizeof(tok_ref_t)) != 0) {
         return no_memory(b);
     }
-    memset(out->ptr, 0, n * sizeof(tok_ref_t));
+    if (n) {
+        memset(out->ptr, 0, n * sizeof(tok_ref_t));
+    }
     out->n = n;
     for (id = 0; id < n; id++) {
         if (!(flags[id] & (TOK_F_MODEL | TOK_F_ADDED))) {
@@ -255,6 +257,11 @@ normalize_added(tok_build_t *b)
         if (rc != 0) {
             rc = tok_fail(b->err, rc, "tokenizer: added token %u cannot be "
                           "normalized", a[i].id);
+
+        } else if (norm.len == 0) {
+            /* The reference would match it between any two characters. */
+            rc = tok_fail(b->err, TOK_E_UNSUPPORTED, "tokenizer: added token "
+                          "%u is empty when normalized", a[i].id);
 
         } else if (norm.len != text.len
                    || memcmp(norm.ptr, text.ptr, norm.len) != 0)

@@ -113,7 +113,15 @@ open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, const char *image,
 }
 
 
-/* The configured one, else the file's own, else the default. */
+static int
+has_token(void *data, const char *token)
+{
+    return tok_token_to_id(data, token, strlen(token)) != TOK_NO_ID;
+}
+
+
+/* The configured one, else the file's own, else the one whose markers the
+ * vocabulary has, else ChatML. */
 static int
 open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err)
 {
@@ -131,6 +139,12 @@ open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err)
 
     } else {
         own = tok_chat_template(m->tok);
+
+        if (own.len == 0) {
+            own.ptr = chat_builtin(has_token, m->tok);
+            own.len = own.ptr != NULL ? strlen(own.ptr) : 0;
+        }
+
         m->tmpl = own.len > 0 ? chat_compile(own.ptr, own.len, &ce)
                               : chat_compile(NULL, 0, &ce);
     }

@@ -3,6 +3,7 @@
 #   make SAN=1 ...  the same with ASan and UBSan, under build/debug
 #   make SAN=tsan   the same with TSan, under build/tsan
 #   make test       builds and runs the unit tests
+#   make install    module, worker and tool to where nginx and people look
 # NGINX_SRC names an nginx source tree (configured --with-compat by us); without
 # it Debian's nginx-dev is used.
 
@@ -74,7 +75,7 @@ LIBS       := $(LIBWRK) $(LIBTOK) $(LIBSHR)
 
 PROGS      := $(O)/nginx-infer-worker $(O)/infer
 
-.PHONY: all progs module test clean tests bench
+.PHONY: all progs module test clean tests bench install
 all: progs module
 progs: $(PROGS)
 module: $(O)/ngx_http_infer_module.so
@@ -152,6 +153,19 @@ $(O)/tests/sim/%: $(O)/obj/tests/sim/%.o $(LIBS)
 
 test: $(TEST_BIN)
 	tests/tools/run_unit.sh $(TEST_BIN)
+
+# A running nginx keeps the old module until it is restarted; install replaces
+# files, never writes into them.
+MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | tr ' ' '\n' \
+                 | sed -n 's/^--modules-path=//p'),/usr/lib/nginx/modules)
+WORKER_DIR  ?= /usr/lib/nginx
+BIN_DIR     ?= /usr/local/bin
+install: all
+	install -D -m 644 $(O)/ngx_http_infer_module.so \
+	    $(DESTDIR)$(MODULES_DIR)/ngx_http_infer_module.so
+	install -D -m 755 $(O)/nginx-infer-worker \
+	    $(DESTDIR)$(WORKER_DIR)/nginx-infer-worker
+	install -D -m 755 $(O)/infer $(DESTDIR)$(BIN_DIR)/infer
 
 clean:
 	rm -rf build

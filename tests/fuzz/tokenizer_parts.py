@@ -172,7 +172,10 @@ def model(r):
     return {"type": k, "dropout": None,
             "unk_token": r.choice([None, "<unk>"]),
             "continuing_subword_prefix": prefix, "end_of_word_suffix": suffix,
-            "fuse_unk": b(), "byte_fallback": b(), "ignore_merges": b(),
+            # Affixes that become bytes make offsets of the reference
+            # meaningless (see tokenizer/README.md).
+            "fuse_unk": b(), "byte_fallback": b() and not prefix
+            and not suffix, "ignore_merges": b(),
             "vocab": vocab, "merges": merges}
 
 
@@ -224,6 +227,15 @@ def post(r):
     return None
 
 
+def untrimmed(p, m):
+    """Trimming goes by the text of unknown tokens, which Unigram keeps."""
+    if p and m["type"] == "Unigram":
+        for q in [p, *p.get("processors", [])]:
+            if "trim_offsets" in q:
+                q["trim_offsets"] = False
+    return p
+
+
 def config(r):
     m = model(r)
     some = lambda f, p: f(r) if r.random() < p else None
@@ -239,7 +251,8 @@ def config(r):
                 "pad_type_id": 0, "pad_token": "a"},
             "added_tokens": added(r, len(m["vocab"])),
             "normalizer": some(normalizer, 0.7),
-            "pre_tokenizer": some(pre, 0.7), "post_processor": post(r),
+            "pre_tokenizer": some(pre, 0.7),
+            "post_processor": untrimmed(post(r), m),
             "decoder": some(decoder, 0.7), "model": m}
 
 

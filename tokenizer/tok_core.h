@@ -21,18 +21,17 @@ typedef struct {
 } tok_short_t;
 
 #define TOK_SHORT_BYTES  15
-#define TOK_LONG_BYTES   32
-#define TOK_LONG_IDS     6
+#define TOK_LONG_BYTES   48
+#define TOK_LONG_IDS     19
 
 typedef struct {
-    uint64_t  k[4];
+    uint64_t  k[6];
     uint32_t  n_len;                /* n << 8 | len; 0: empty */
     uint32_t  ids[TOK_LONG_IDS];
-    uint32_t  spare;
 } tok_long_t;
 
 _Static_assert(sizeof(tok_short_t) == 32, "half a cache line");
-_Static_assert(sizeof(tok_long_t) == 64, "one cache line");
+_Static_assert(sizeof(tok_long_t) == 128, "two cache lines");
 _Static_assert(TOK_IDS_MAX <= 1u << 30, "two bits of an id are free");
 
 /* A symbol of a long word while it is merged. */

@@ -56,14 +56,47 @@ model_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 }
 
 
-/* e is the second of its bucket's two: the first makes room. */
+/* Words of up to 48 bytes and 19 ids. */
+static int
+word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
+{
+    uint64_t     k[6] = { 0 }, h;
+    tok_long_t  *e;
+    size_t       at = s->ids.n, n;
+    int          rc;
+
+    memcpy(k, p, len);
+    h = tok_mix(tok_mix(k[0] ^ k[4], k[1] ^ k[5]) ^ k[2], k[3] + len);
+    e = &s->longs[h >> (64 - TOK_CACHE_LONG_LOG)];
+    if ((e->n_len & 0xff) == len && memcmp(e->k, k, sizeof(k)) == 0) {
+        n = e->n_len >> 8;
+        memcpy(tok_ids(s) + at, e->ids, n * sizeof(uint32_t));
+        s->ids.n = at + n;
+        return 0;
+    }
+    rc = model_word(t, s, p, len);
+    n = s->ids.n - at;
+    if (rc == 0 && n <= TOK_LONG_IDS) {
+        memcpy(e->k, k, sizeof(k));
+        memcpy(e->ids, tok_ids(s) + at, n * sizeof(uint32_t));
+        e->n_len = (uint32_t) (n << 8 | len);
+    }
+    return rc;
+}
+
+
+/*
+ * A short word that its bucket does not have; of more than four ids it is
+ * kept among the long ones.
+ */
 static int
 miss_short(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     tok_short_t *bucket, uint64_t k0, uint64_t k1)
 {
     tok_short_t  e;
     size_t       at = s->ids.n, n, i;
-    int          rc = model_word(t, s, p, len);
+    int          rc = len > 4 ? word_long(t, s, p, len)
+                      : model_word(t, s, p, len);
 
     if (rc != 0) {
         return rc;
@@ -80,35 +113,6 @@ miss_short(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
         bucket[0] = e;
     }
     return 0;
-}
-
-
-static int
-word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
-{
-    uint64_t     k[4] = { 0, 0, 0, 0 }, h;
-    tok_long_t  *e;
-    size_t       at = s->ids.n, n;
-    int          rc;
-
-    memcpy(k, p, len);
-    h = tok_mix(tok_mix(k[0], k[1]) ^ k[2], k[3] + len);
-    e = &s->longs[h >> (64 - TOK_CACHE_LONG_LOG)];
-    if ((e->n_len & 0xff) == len && e->k[0] == k[0] && e->k[1] == k[1]
-        && e->k[2] == k[2] && e->k[3] == k[3])
-    {
-        memcpy(tok_ids(s) + at, e->ids, sizeof(e->ids));
-        s->ids.n = at + (e->n_len >> 8);
-        return 0;
-    }
-    rc = model_word(t, s, p, len);
-    n = s->ids.n - at;
-    if (rc == 0 && n <= TOK_LONG_IDS) {
-        memcpy(e->k, k, sizeof(k));
-        memcpy(e->ids, tok_ids(s) + at, n * sizeof(uint32_t));
-        e->n_len = (uint32_t) (n << 8 | len);
-    }
-    return rc;
 }
 
 

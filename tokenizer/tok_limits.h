@@ -40,8 +40,8 @@
 #define TOK_SCAN_SYMBOLS_MAX    48
 
 /* Word cache of a scratch: entries (powers of two). */
-#define TOK_CACHE_SHORT_LOG     14
-#define TOK_CACHE_LONG_LOG      12
+#define TOK_CACHE_SHORT_LOG     16
+#define TOK_CACHE_LONG_LOG      14
 
 
 #endif /* TOK_LIMITS_H */

@@ -6,6 +6,18 @@
 #include "tokenizer/tok_pattern.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+
+
+/* Zeroed memory that costs nothing until it is touched. */
+static void *
+pages(size_t bytes)
+{
+    void  *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
 
 
 tok_scratch_t *
@@ -16,8 +28,8 @@ tok_scratch_new(void)
     if (s == NULL) {
         return NULL;
     }
-    s->shorts = aligned_alloc(64, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
-    s->longs = aligned_alloc(64, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+    s->shorts = pages(sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
+    s->longs = pages(sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
     s->match = tok_pattern_match_new();
     if (s->shorts == NULL || s->longs == NULL || s->match == NULL) {
         tok_scratch_free(s);
@@ -69,8 +81,12 @@ tok_scratch_free(tok_scratch_t *s)
         tok_vec_free(all[i]);
     }
     tok_pattern_match_free(s->match);
-    free(s->shorts);
-    free(s->longs);
+    if (s->shorts != NULL) {
+        (void) munmap(s->shorts, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
+    }
+    if (s->longs != NULL) {
+        (void) munmap(s->longs, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+    }
     free(s);
 }
 
@@ -103,8 +119,10 @@ int
 tok_scratch_adopt(tok_scratch_t *s, const tok_t *t)
 {
     if (s->owner != t || s->serial != t->serial) {
-        memset(s->shorts, 0, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
-        memset(s->longs, 0, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+        if (s->owner != NULL) {
+            memset(s->shorts, 0, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
+            memset(s->longs, 0, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+        }
         s->owner = t;
         s->serial = t->serial;
     }

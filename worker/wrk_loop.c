@@ -313,6 +313,19 @@ serve(loop_t *l)
 }
 
 
+static void
+ring_all(loop_t *l)
+{
+    uint32_t  i;
+
+    for (i = 0; i < l->ngens; i++) {
+        if (!l->gens[i]->gone) {
+            shr_server_ring(l->gens[i]->server);
+        }
+    }
+}
+
+
 /* 1: there may be more to do at once. */
 static int
 turn(loop_t *l)
@@ -326,9 +339,11 @@ turn(loop_t *l)
     for (i = 0; i < l->ngens; i++) {
         if (!l->gens[i]->gone) {
             shr_server_beat(l->gens[i]->server, l->now);
-            shr_server_ring(l->gens[i]->server);
         }
     }
+
+    ring_all(l);
+
     if (more && l->now - l->figures_ns >= LOOP_FIGURES_NS) {
         show_figures(l);
     }
@@ -358,7 +373,13 @@ rest(loop_t *l)
     if (!all_asleep(l)) {
         return;                         /* something came meanwhile */
     }
-    look(l, limit > l->now ? limit - l->now : 0);
+
+    /* A client that made room or left just before we were marked asleep did
+     * not ring: one more look at what is held.  From here on they ring. */
+    if (wrk_sched_idle(l->sched) || !wrk_sched_step(l->sched, l->now)) {
+        ring_all(l);
+        look(l, limit > l->now ? limit - l->now : 0);
+    }
 
     for (i = 0; i < l->ngens; i++) {
         shr_server_awake(l->gens[i]->server);

@@ -48,15 +48,12 @@ tok_fast_spm_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
 }
 
 
-/* Spaces, then what is no space. */
+/* The next space at or behind p. */
 static inline const uint8_t *
-spm_end(const uint8_t *p, const uint8_t *end)
+next_space(const uint8_t *p, const uint8_t *end)
 {
     uint64_t  v, z;
 
-    while (p < end && *p == ' ') {
-        p++;
-    }
     while (end - p >= 8) {
         v = tok_load64(p) ^ 0x2020202020202020ull;
         z = (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
@@ -68,6 +65,22 @@ spm_end(const uint8_t *p, const uint8_t *end)
     while (p < end && *p != ' ') {
         p++;
     }
+    return p;
+}
+
+
+/* Spaces, then what is no space; over a space that a token may reach over. */
+static inline const uint8_t *
+spm_end(const tok_t *t, const uint8_t *p, const uint8_t *end)
+{
+    const uint32_t  *joins = t->img->spm_joins;
+
+    do {
+        while (p < end && *p == ' ') {
+            p++;
+        }
+        p = next_space(p, end);
+    } while (p < end && (joins[p[-1] >> 5] >> (p[-1] & 31) & 1));
     return p;
 }
 
@@ -105,12 +118,12 @@ tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     }
     rc = ids_room(s, len);
     if (rc == 0 && (t->img->spm_flags & TOK_SPM_PREPEND)) {
-        q = spm_end(p, end);
+        q = spm_end(t, p, end);
         rc = spm_first(t, s, p, (size_t) (q - p));
         p = q;
     }
     while (rc == 0 && p < end) {
-        q = spm_end(p, end);
+        q = spm_end(t, p, end);
         rc = tok_fast_word(t, s, p, (size_t) (q - p), end);
         p = q;
     }

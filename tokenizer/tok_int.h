@@ -184,6 +184,7 @@ typedef struct {
     uint32_t  only_raw, only_norm;  /* the only first byte, or 256 */
     uint32_t  join_char;            /* SPM shortcut: code point of U+2581 */
     uint32_t  spm_flags;
+    uint32_t  spm_joins[8];         /* bytes that tokens reach a space over */
     uint32_t  dec_strip_char;
     double    unk_score;
     tok_ref_t prefix, suffix;       /* BPE affixes, WordPiece prefix */

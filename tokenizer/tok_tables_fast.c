@@ -18,16 +18,19 @@ is_text(const tok_build_t *b, tok_ref_t r, const char *text)
 }
 
 
-/* No token has the mark behind another character: words end before it. */
+/*
+ * Words end before a mark, but not behind a byte that some token has before
+ * an inner mark; those bytes are collected, and should be few.
+ */
 static bool
-marks_lead(const tok_build_t *b)
+marks_lead(tok_build_t *b)
 {
     const tok_ref_t  *r = b->tokens.ptr;
     const uint8_t    *flags = b->flags.ptr, *p, *hit;
-    size_t            i, n, at;
+    size_t            i, n, at, inner = 0;
 
     for (i = 0; i < b->tokens.n; i++) {
-        if (!(flags[i] & TOK_F_MODEL) || (flags[i] & TOK_F_SPECIAL)) {
+        if (!(flags[i] & TOK_F_MODEL)) {
             continue;
         }
         p = tok_build_text(b, r[i]);
@@ -36,12 +39,18 @@ marks_lead(const tok_build_t *b)
         while (n - at >= 3 && memcmp(p + at, mark, 3) == 0) {
             at += 3;
         }
-        hit = n > at ? memmem(p + at, n - at, mark, 3) : NULL;
-        if (hit != NULL) {
-            return false;
+        while (at < n) {
+            hit = memmem(p + at, n - at, mark, 3);
+            if (hit == NULL) {
+                break;
+            }
+            b->h.spm_joins[hit[-1] >> 5] |= 1u << (hit[-1] & 31);
+            at = (size_t) (hit - p) + 3;
+            inner++;
         }
     }
-    return tok_build_find(b, (const uint8_t *) mark, 3) != TOK_NO_ID;
+    return inner <= 256
+           && tok_build_find(b, (const uint8_t *) mark, 3) != TOK_NO_ID;
 }
 
 

@@ -117,8 +117,12 @@ $(O)/ngx_http_infer_module.so: $(NGX_DEPS)
 TEST_SRC   := $(wildcard tests/unit/*/test_*.c)
 TEST_BIN   := $(patsubst tests/unit/%.c,$(O)/tests/%,$(TEST_SRC))
 PROBE      := $(O)/tools/shr_probe
-tests: $(TEST_BIN) $(PROBE)
+ROGUE      := $(O)/tools/shr_rogue
+tests: $(TEST_BIN) $(PROBE) $(ROGUE)
 $(PROBE): $(call objs,$(wildcard tests/tools/shr_probe*.c)) $(LIBSHR)
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^
+$(ROGUE): $(call objs,tests/tools/shr_rogue.c) $(LIBSHR)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^
 $(O)/tests/%: $(O)/obj/tests/unit/%.o $(LIBS)

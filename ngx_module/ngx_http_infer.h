@@ -92,6 +92,7 @@ typedef struct {
 /* What one nginx worker knows of one inference worker. */
 typedef struct {
     uint32_t                        incarnation;
+    uint32_t                        served;     /* incarnation seen ready */
     uint32_t                        retired;    /* incarnation that lied */
     uint32_t                        inflight;   /* of this nginx worker */
 } ngx_http_infer_peer_t;

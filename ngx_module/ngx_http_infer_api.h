@@ -79,6 +79,7 @@ typedef struct {
     ngx_http_infer_out_t            text;
     ngx_http_infer_out_t            lists[NGX_HTTP_INFER_LISTS];
     ngx_uint_t                      nlogprobs;  /* in the lists */
+    size_t                          held;       /* bytes of them, as frames */
     ngx_uint_t                      reason;     /* shr_finish_reason_t or 0 */
     unsigned                        begun:1;
 } ngx_http_infer_choice_t;
@@ -166,8 +167,12 @@ ngx_int_t ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx,
 ngx_int_t ngx_http_infer_resubmit(ngx_http_infer_ctx_t *ctx);
 /* Gives the slot back, whatever the request's state. */
 void ngx_http_infer_release(ngx_http_infer_ctx_t *ctx);
-/* The worker wrote what cannot be: it gets nothing more. */
-void ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker);
+/* The worker wrote what cannot be: it gets nothing more, its requests move or
+ * fail; `broken` (or NULL) is the one that showed it. */
+void ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker,
+    ngx_http_infer_ctx_t *broken);
+#define ngx_http_infer_is_retired(peer, info)                                 \
+    ((peer)->retired != 0 && (peer)->retired == (info)->incarnation)
 /* A worker's process has changed: finds what was lost. */
 void ngx_http_infer_lost(ngx_http_infer_pool_t *pool, uint32_t worker);
 ngx_uint_t ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool);

@@ -82,6 +82,11 @@ ngx_http_infer_waiting(ngx_http_infer_pool_t *pool, uint64_t *tokens)
 
     for (w = 0; w < pool->geom.nworkers; w++) {
         shr_client_info(pool->client, w, &info);
+
+        if (ngx_http_infer_is_retired(&pool->peers[w], &info)) {
+            continue;                   /* it may lie about that too */
+        }
+
         n += shr_client_backlog(pool->client, w);
         n += ngx_min(info.counters[SHR_G_WAITING], UINT32_MAX);
         *tokens += ngx_min(info.counters[SHR_G_WAITING_TOKENS], UINT32_MAX);
@@ -180,9 +185,7 @@ ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
     for (w = 0; w < pool->geom.nworkers; w++) {
         shr_client_info(pool->client, w, &info);
 
-        if (pool->peers[w].retired != 0
-            && pool->peers[w].retired == info.incarnation)
-        {
+        if (ngx_http_infer_is_retired(&pool->peers[w], &info)) {
             continue;
         }
 
@@ -302,7 +305,8 @@ ngx_http_infer_release(ngx_http_infer_ctx_t *ctx)
 
 
 void
-ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker)
+ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker,
+    ngx_http_infer_ctx_t *broken)
 {
     uint32_t                i;
     shr_worker_info_t       info;
@@ -312,23 +316,33 @@ ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker)
     peer = &pool->peers[worker];
     shr_client_info(pool->client, worker, &info);
 
-    if (peer->retired == info.incarnation) {
-        return;
+    /* before it was seen ready, what is there may be its predecessor's */
+    if (peer->served == info.incarnation
+        && !ngx_http_infer_is_retired(peer, &info) && info.incarnation != 0)
+    {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "infer: worker %uD of \"%V\" (incarnation %uD, pid %D) "
+                      "wrote what cannot be into shared memory, it gets no "
+                      "more requests", worker, &pool->model->name,
+                      info.incarnation, info.pid);
+        peer->retired = info.incarnation;
     }
-
-    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                  "infer: worker %uD of \"%V\" (incarnation %uD, pid %D) "
-                  "wrote what cannot be into shared memory, it gets no more "
-                  "requests", worker, &pool->model->name, info.incarnation,
-                  info.pid);
-    peer->retired = info.incarnation;
 
     for (i = 0; i < pool->geom.nslots; i++) {
         ctx = pool->slots[i];
 
-        if (ctx != NULL && ctx->worker == worker
-            && ngx_http_infer_resubmit(ctx) != NGX_OK)
+        if (ctx == NULL || ctx->worker != worker || ctx->ended) {
+            continue;
+        }
+
+        /* its successor may still take what it has not */
+        if (ctx != broken && !ngx_http_infer_is_retired(peer, &info)
+            && shr_client_state(pool->client, i) == SHR_REQ_QUEUED)
         {
+            continue;
+        }
+
+        if (ngx_http_infer_resubmit(ctx) != NGX_OK) {
             (void) ngx_http_infer_fail(ctx, NGX_HTTP_BAD_GATEWAY,
                                        "worker_failed", NULL,
                                        "The worker of model \"%V\" failed.",
@@ -400,8 +414,7 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
     for (w = 0; w < pool->geom.nworkers; w++) {
         shr_client_info(pool->client, w, &info);
         n += info.state == SHR_WORKER_READY
-             && (pool->peers[w].retired == 0
-                 || pool->peers[w].retired != info.incarnation);
+             && !ngx_http_infer_is_retired(&pool->peers[w], &info);
     }
 
     return n;

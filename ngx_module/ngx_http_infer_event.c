@@ -134,11 +134,15 @@ ngx_http_infer_collect(ngx_http_infer_pool_t *pool, uint32_t w)
     }
 
     if (rc == -SHR_EBROKEN) {
-        ngx_http_infer_retire(pool, w);
+        ngx_http_infer_retire(pool, w, NULL);
     }
 
     /* after the ring: what a dead worker has said is read first */
     shr_client_info(pool->client, w, &info);
+
+    if (info.state == SHR_WORKER_READY) {
+        peer->served = info.incarnation;
+    }
 
     if (info.incarnation != peer->incarnation) {
         ngx_http_infer_run();

@@ -295,6 +295,12 @@ ngx_http_infer_put_logprobs(ngx_http_infer_ctx_t *ctx,
     }
 
     choice->nlogprobs = 0;
+
+    if (ctx->stream) {
+        ctx->bytes -= choice->held;
+        choice->held = 0;
+    }
+
     ngx_http_infer_out(out, ",\"logprobs\":");
 
     if (ngx_http_infer_is_chat(ctx)) {
@@ -462,6 +468,7 @@ ngx_http_infer_render_logprob(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
     }
 
     choice->nlogprobs++;
+    choice->held += sizeof(shr_frame_t) + len;
 }
 
 

@@ -9,7 +9,7 @@
 
 
 #define NGX_HTTP_INFER_FRAMES       128         /* of one request, per turn */
-#define NGX_HTTP_INFER_ANSWER_MAX   (64u << 20) /* bytes kept for one answer */
+#define NGX_HTTP_INFER_ANSWER_MAX   (64u << 20) /* of frames that are kept */
 
 
 static ngx_int_t ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx,
@@ -99,7 +99,7 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx)
     }
 
     if (rc == -SHR_EBROKEN) {
-        ngx_http_infer_retire(ctx->pool, ctx->worker);
+        ngx_http_infer_retire(ctx->pool, ctx->worker, ctx);
         return;                                 /* it is listed again */
     }
 
@@ -129,6 +129,33 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx)
 }
 
 
+/* What an answer makes us keep has an end: all of it, or in a stream the log
+ * probabilities that no text has followed yet.  A client that asks for much
+ * gets there too, so this is the request's fault and not its worker's. */
+static ngx_int_t
+ngx_http_infer_keep(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
+{
+    if (ctx->stream && frame->type != SHR_F_LOGPROB) {
+        return NGX_OK;
+    }
+
+    ctx->bytes += sizeof(shr_frame_t) + frame->len;
+
+    if (ctx->bytes <= NGX_HTTP_INFER_ANSWER_MAX) {
+        return NGX_OK;
+    }
+
+    ctx->ended = 1;
+
+    return ngx_http_infer_fail(ctx, NGX_HTTP_BAD_REQUEST, "answer_too_large",
+                               NULL, "The answer takes more than %ui bytes. "
+                               "Please ask for fewer choices, tokens or log "
+                               "probabilities%s.",
+                               (ngx_uint_t) NGX_HTTP_INFER_ANSWER_MAX,
+                               ctx->stream ? "" : ", or for a stream");
+}
+
+
 static ngx_int_t
 ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     u_char *data)
@@ -136,15 +163,15 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     shr_start_t   start;
     shr_finish_t  finish;
 
-    if (frame->choice >= ctx->nchoices) {
+    if (frame->choice >= ctx->nchoices
+        || (frame->type == SHR_F_LOGPROB
+            && !(ctx->req.flags & SHR_REQ_LOGPROBS)))
+    {
         return NGX_ERROR;
     }
 
-    /* what a worker makes us keep has an end */
-    ctx->bytes += frame->len;
-
-    if (!ctx->stream && ctx->bytes > NGX_HTTP_INFER_ANSWER_MAX) {
-        return NGX_ERROR;
+    if (ngx_http_infer_keep(ctx, frame) != NGX_OK) {
+        return NGX_OK;
     }
 
     switch (frame->type) {

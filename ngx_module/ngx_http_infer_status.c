@@ -55,8 +55,7 @@ ngx_http_infer_status_worker(ngx_http_infer_out_t *out,
                              "\"retired\":%s,\"wait\":\"%s\",",
                              w, info.pid, info.incarnation,
                              ngx_http_infer_states[info.state],
-                             pool->peers[w].retired != 0
-                             && pool->peers[w].retired == info.incarnation
+                             ngx_http_infer_is_retired(&pool->peers[w], &info)
                              ? "true" : "false",
                              info.counters[SHR_G_IO_URING]
                              ? "io_uring" : "epoll");

@@ -42,6 +42,8 @@ typedef struct {
     uint32_t            sq_tail;
     uint32_t            cq_head;
     uint32_t            rung;           /* the sleep we have rung for */
+    uint32_t            broken_tail;    /* a tail that cannot be */
+    uint32_t            broken;         /* broken_tail is set */
     int                 doorbell;
 } peer_t;
 
@@ -400,8 +402,10 @@ shr_client_poll(shr_client_t *c, uint32_t worker, uint32_t *slot)
     /* acquire; pairs with the release in shr_server_publish */
     tail = atomic_load_explicit(&peer->cq_tail->value, memory_order_acquire);
     n = tail - peer->cq_head;
+    peer->broken = n > c->geom.nslots;
 
-    if (n > c->geom.nslots) {
+    if (peer->broken) {
+        peer->broken_tail = tail;
         return -SHR_EBROKEN;
     }
 
@@ -640,7 +644,8 @@ shr_client_release(shr_client_t *c, uint32_t slot)
 int
 shr_client_arm(shr_client_t *c)
 {
-    uint32_t  i;
+    uint32_t  i, tail;
+    peer_t   *peer;
 
     atomic_fetch_add_explicit(&c->line->armed, 1, memory_order_relaxed);
     /* seq_cst; pairs with the fence in shr_server_ring: either the worker
@@ -648,9 +653,14 @@ shr_client_arm(shr_client_t *c)
     atomic_thread_fence(memory_order_seq_cst);
 
     for (i = 0; i < c->geom.nworkers; i++) {
-        if (atomic_load_explicit(&c->peers[i].cq_tail->value,
-                                 memory_order_relaxed)
-            != c->peers[i].cq_head)
+        peer = &c->peers[i];
+        tail = atomic_load_explicit(&peer->cq_tail->value,
+                                    memory_order_relaxed);
+
+        /* what was found broken is no news until it changes: else a ring that
+         * stays broken would keep us awake */
+        if (tail != peer->cq_head
+            && !(peer->broken && tail == peer->broken_tail))
         {
             return 1;
         }

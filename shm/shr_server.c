@@ -83,28 +83,53 @@ peer_init(peer_t *peer, shr_server_t *s, uint32_t index, uint32_t client,
 }
 
 
+/* Indices that cannot be are what a predecessor left that was taken over.
+ * Submissions are then read anew from the ring's oldest entry: those of the
+ * past are recognised by themselves. */
+static void
+peer_repair(shr_server_t *s, uint32_t client, uint32_t cq_head)
+{
+    peer_t    *peer;
+    uint32_t   tail;
+
+    peer = &s->peers[client];
+    tail = atomic_load_explicit(&peer->sq_tail->value, memory_order_acquire);
+
+    if (tail - peer->sq_head > s->geom.nslots) {
+        peer->sq_head = tail - s->geom.nslots;
+        atomic_store_explicit(&s->sq_head[client].value, peer->sq_head,
+                              memory_order_release);
+    }
+
+    if (peer->cq_tail - cq_head > s->geom.nslots) {
+        peer->cq_tail = cq_head;
+        atomic_store_explicit(&s->cq_tail[client].value, cq_head,
+                              memory_order_release);
+    }
+}
+
+
 /* A predecessor's completion entries that the client has not taken yet still
  * stand in the ring: they count as queued, so it can never overflow. */
 static void
 peer_adopt(shr_server_t *s, uint32_t client)
 {
-    peer_t     *peer;
-    uint32_t    head, i, slot;
-    uint64_t    entry;
+    peer_t            *peer;
+    uint32_t           head, i, slot;
+    uint64_t           entry;
+    _Atomic uint64_t  *word;
 
     peer = &s->peers[client];
     head = atomic_load_explicit(&peer->cq_head->value, memory_order_acquire);
-
-    if (peer->cq_tail - head > s->geom.nslots) {
-        return;
-    }
+    peer_repair(s, client, head);
 
     for (i = head; i != peer->cq_tail; i++) {
-        entry = atomic_load_explicit(
-            &s->cq[(size_t) client * s->geom.nslots
-                   + (i & (s->geom.nslots - 1))],
-            memory_order_relaxed);
+        word = &s->cq[(size_t) client * s->geom.nslots
+                      + (i & (s->geom.nslots - 1))];
+        entry = atomic_load_explicit(word, memory_order_relaxed);
         slot = shr_word_low(entry) & (s->geom.nslots - 1);
+        atomic_store_explicit(word, shr_word(shr_word_gen(entry), slot),
+                              memory_order_relaxed);
         peer->holds[slot].cq_index = i;
         peer->holds[slot].queued = 1;
     }
@@ -398,6 +423,10 @@ take_entry(shr_server_t *s, uint32_t client, uint64_t entry, shr_taken_t *req,
         != shr_word(gen, 0))
     {
         return -SHR_ESTALE;
+    }
+
+    if (peer->holds[slot].gen == gen) {
+        return -SHR_ESTALE;             /* read anew after peer_repair() */
     }
 
     resp_begin(s, client, slot, gen);

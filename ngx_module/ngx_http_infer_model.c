@@ -95,7 +95,6 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     model->slots = 512;
     model->payload = 16 * 1024 * 1024;
 
-    ngx_str_set(&model->cache, "off");
     ngx_str_set(&model->precision, "default");
     ngx_str_set(&model->affinity, "-");
     ngx_str_set(&model->template, "-");
@@ -580,6 +579,15 @@ ngx_http_infer_model_finish(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     if (model->threads == NGX_CONF_UNSET_UINT) {
         model->threads = ngx_max((ngx_uint_t) ngx_ncpu / model->workers, 1);
         model->threads = ngx_min(model->threads, 8);
+    }
+
+    /* the folder of the sockets is ours alone; another's pool may not see it */
+    if (model->cache.data == NULL) {
+        if (model->external) {
+            ngx_str_set(&model->cache, "off");
+        } else {
+            model->cache = imcf->run_path->name;
+        }
     }
 
     /* powers of two and whole chunks are what the rings need */

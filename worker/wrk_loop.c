@@ -144,7 +144,6 @@ configure(loop_t *l)
     l->model_hash = msg->model_hash;
     l->index = msg->worker & ~WRK_CTL_FOREIGN_PIDS;
     wrk_log_name(l->conf.name);
-    loop_proc_nice(&l->conf);
 
     l->wait = wrk_wait_open((int) l->conf.io_uring, &refused);
     if (l->wait == NULL) {
@@ -205,7 +204,7 @@ load_model(loop_t *l)
     char  err[WRK_MODEL_ERR_MAX];
 
     if (wrk_model_open(&l->model, &l->conf, l->index, l->opts->weights_fd,
-                       l->opts->tok_image, err) != 0
+                       l->opts->tok_image, loop_proc_nice, err) != 0
         || start_scheduler(l, err) != 0)
     {
         tell_supervisor(l, SHR_CTL_REFUSED, err);

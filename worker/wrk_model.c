@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "shm/shr_layout.h"
+#include "worker/wrk_cache.h"
 #include "worker/wrk_null.h"
 
 
@@ -30,7 +31,9 @@ static int open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err);
 static int read_template(const char *path, char **text, size_t *len,
     char *err);
 static int open_engine(wrk_model_t *m, const wrk_conf_t *conf,
-    uint32_t worker, int prepared_fd, char *err);
+    uint32_t worker, char *err);
+static int open_weights(wrk_model_t *m, const wrk_conf_t *conf,
+    int prepared_fd, void (*settle)(const wrk_conf_t *conf), char *err);
 static int open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err);
 static void plan(const wrk_conf_t *conf, const eng_info_t *info,
     eng_ctx_opts_t *co);
@@ -40,22 +43,25 @@ static int fail(char *err, const char *fmt, ...)
 
 int
 wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
-    int prepared_fd, const char *tok_image, char err[WRK_MODEL_ERR_MAX])
+    int prepared_fd, const char *tok_image,
+    void (*settle)(const wrk_conf_t *conf), char err[WRK_MODEL_ERR_MAX])
 {
     int  rc;
 
     memset(m, 0, sizeof(*m));
 
-    if (conf->null_engine) {
-        rc = open_tokenizer(m, conf, tok_image, err) != 0
-             || open_null(m, conf, err) != 0;
-    } else {
-        rc = open_engine(m, conf, worker, prepared_fd, err) != 0
-             || open_tokenizer(m, conf, tok_image, err) != 0;
-    }
-
+    rc = !conf->null_engine
+         && open_weights(m, conf, prepared_fd, settle, err) != 0;
     if (rc == 0) {
-        rc = open_template(m, conf, err);
+        rc = open_tokenizer(m, conf, tok_image, err) != 0
+             || open_template(m, conf, err) != 0;
+    }
+    if (rc == 0 && settle != NULL) {
+        settle(conf);
+    }
+    if (rc == 0) {
+        rc = conf->null_engine ? open_null(m, conf, err)
+                               : open_engine(m, conf, worker, err);
     }
     if (rc != 0) {
         wrk_model_close(m);
@@ -101,6 +107,7 @@ open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, const char *image,
         snprintf(cached, sizeof(cached), "%s/%016" PRIx64 ".tok", conf->cache,
                  shr_hash64(conf->file, strlen(conf->file)));
         image = cached;
+        (void) utimensat(AT_FDCWD, cached, NULL, AT_SYMLINK_NOFOLLOW);
     }
     rc = image != NULL ? tok_open_cached(&m->tok, conf->file, image, &te)
                        : tok_open(&m->tok, conf->file, &te);
@@ -278,23 +285,59 @@ choose_cpus(const wrk_conf_t *conf, uint32_t worker, int *cpus,
 }
 
 
-static int
-open_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
-    int prepared_fd, char *err)
-{
-    int                cpus[ENG_THREADS_MAX];
-    eng_err_t          ee;
-    eng_ctx_opts_t     co;
-    eng_model_opts_t   mo;
-    const eng_info_t  *info;
+/* What must settle before weights are packed: the engine knows when. */
+typedef struct {
+    void              (*settle)(const wrk_conf_t *conf);
+    const wrk_conf_t   *conf;
+    int                 packed;
+} packing_t;
 
-    assert(conf->threads <= ENG_THREADS_MAX);
+
+static void
+before_pack(void *arg)
+{
+    packing_t  *p = arg;
+
+    p->packed = 1;
+    if (p->settle != NULL) {
+        p->settle(p->conf);
+    }
+}
+
+
+static int
+open_weights(wrk_model_t *m, const wrk_conf_t *conf, int prepared_fd,
+    void (*settle)(const wrk_conf_t *conf), char *err)
+{
+    packing_t         packing = { settle, conf, 0 };
+    eng_err_t         ee;
+    eng_model_opts_t  mo;
 
     model_options(conf, prepared_fd, &mo);
+    mo.before_pack = before_pack;
+    mo.before_pack_arg = &packing;
+
     if (eng_model_open(conf->file, &mo, &m->model, &ee) != ENG_OK) {
         m->model = NULL;
         return fail(err, "%s", ee.text);
     }
+    if (packing.packed && conf->cache[0] != '\0') {
+        wrk_cache_tidy(conf->cache, WRK_CACHE_FILES_MAX);
+    }
+    return 0;
+}
+
+
+static int
+open_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
+    char *err)
+{
+    int                cpus[ENG_THREADS_MAX];
+    eng_err_t          ee;
+    eng_ctx_opts_t     co;
+    const eng_info_t  *info;
+
+    assert(conf->threads <= ENG_THREADS_MAX);
 
     info = eng_model_info(m->model);
     plan(conf, info, &co);

@@ -36,10 +36,14 @@ typedef struct {
  * Opens all.  prepared_fd is the pool's memfd of packed weights (-1: none),
  * tok_image a file for the tokenizer's image where no cache folder is
  * configured (NULL: none); `worker` chooses this worker's part of the CPU
- * list.  On error nothing is left open.
+ * list.  settle (may be NULL) makes the process nice: it is called, maybe
+ * twice, before anything long is done or a thread of the engine starts;
+ * mapping what was prepared comes before it, so that a start on a busy
+ * machine is quick.  On error nothing is left open.
  */
 int wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
-    int prepared_fd, const char *tok_image, char err[WRK_MODEL_ERR_MAX]);
+    int prepared_fd, const char *tok_image,
+    void (*settle)(const wrk_conf_t *conf), char err[WRK_MODEL_ERR_MAX]);
 void wrk_model_close(wrk_model_t *m);
 
 /*

@@ -53,9 +53,11 @@ typedef struct {
                                  filled if it is empty; stays the caller's   */
     const char *kern_level;   /* NULL: best of this CPU; else a level's name
                                  as kern.h has it ("scalar", "avx2", ...)    */
+    void      (*before_pack)(void *arg);  /* NULL, or called when weights    */
+    void       *before_pack_arg;          /* must be packed: it takes seconds */
 } eng_model_opts_t;
 
-#define ENG_MODEL_OPTS_INIT { 2, ENG_PREC_INT8, NULL, -1, NULL }
+#define ENG_MODEL_OPTS_INIT { 2, ENG_PREC_INT8, NULL, -1, NULL, NULL, NULL }
 
 typedef struct {
     uint32_t    max_seqs;         /* sequences open at once, 1..ENG_SEQS_MAX */

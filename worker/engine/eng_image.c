@@ -32,6 +32,7 @@
 
 #define IMAGE_MAGIC   "INFERIM1"
 #define HUGE_PAGE     (1u << 21)
+#define BLOCK         (1u << 17)  /* read and hashed: stays in the cache     */
 
 typedef struct {
     char      magic[8];
@@ -57,73 +58,137 @@ static int fill_memfd(eng_model_t *m, const eng_gguf_t *g,
 static int load_anonymous(eng_model_t *m, const eng_gguf_t *g,
     const eng_model_opts_t *opts, eng_err_t *err);
 static int fill(eng_model_t *m, const eng_gguf_t *g,
-    const eng_model_opts_t *opts, uint8_t *base, eng_err_t *err);
+    const eng_model_opts_t *opts, uint8_t *base, int huge, eng_err_t *err);
 static void cache_write(const eng_model_t *m, const eng_gguf_t *g,
-    const eng_model_opts_t *opts, const uint8_t *base);
+    const eng_model_opts_t *opts, uint8_t *base);
+static int cache_open(const eng_model_t *m, const eng_gguf_t *g,
+    const eng_model_opts_t *opts, uint64_t *hash);
 static uint8_t *cache_map(const eng_model_t *m, const eng_gguf_t *g,
     const eng_model_opts_t *opts);
 static void *map_aligned(uint64_t bytes, int prot, int flags, int fd);
 
 
-/* One part of the data, hashed by one thread. */
+/*
+ * What one thread does of a whole image: the bytes from..to are read from the
+ * file (fd -1: they are there already) and hashed while the cache holds them.
+ */
 typedef struct {
-    const uint8_t  *p;
-    uint64_t        n;
-    uint64_t        hash;
+    uint8_t   *image;
+    uint64_t   from;
+    uint64_t   to;
+    uint64_t   hash;
+    int        fd;
+    int        huge;
+    int        failed;
 } part_t;
 
 
 /*
+ * Huge pages: up to 30 % more memory bandwidth.  Asked for before the weights
+ * are written, so that nothing is copied; the kernel wants one page present
+ * in each, and reading makes one.  A refusal costs nothing.
+ */
+static void
+make_huge(uint8_t *image, uint64_t from, uint64_t to)
+{
+    uint64_t  at;
+
+    from &= ~(uint64_t) (HUGE_PAGE - 1);
+    for (at = from; at < to; at += HUGE_PAGE) {
+        (void) ((volatile uint8_t *) image)[at];
+    }
+    (void) madvise(image + from, to - from, MADV_COLLAPSE);
+}
+
+
+static int
+read_block(int fd, uint8_t *p, uint64_t n, uint64_t at)
+{
+    ssize_t  k;
+
+    while (n > 0) {
+        k = pread(fd, p, n, (off_t) at);
+        if (k < 0 && errno == EINTR) {
+            continue;
+        }
+        if (k <= 0) {
+            return -1;
+        }
+        p += k;
+        at += (uint64_t) k;
+        n -= (uint64_t) k;
+    }
+
+    return 0;
+}
+
+
+/*
  * A checksum at memory speed: eight independent lanes hide the latency of the
- * multiplication.  n is a multiple of 64.
+ * multiplication.  All sizes are multiples of 64.
  */
 static void *
-hash_part(void *arg)
+run_part(void *arg)
 {
     part_t         *t = arg;
     uint32_t        i;
-    uint64_t        n, h[8], w[8];
-    const uint8_t  *p = t->p;
+    uint64_t        at, n, h[8], w[8];
+    const uint8_t  *p;
 
     for (i = 0; i < 8; i++) {
         h[i] = 0x9e3779b97f4a7c15u * (i + 1);
     }
+    if (t->huge) {
+        make_huge(t->image, t->from, t->to);
+    }
 
-    for (n = t->n; n >= 64; n -= 64, p += 64) {
-        memcpy(w, p, 64);
-        for (i = 0; i < 8; i++) {
-            h[i] = (h[i] ^ w[i]) * 0x9fb21c651e98df25u;
-            h[i] ^= h[i] >> 32;
+    for (at = t->from; at < t->to; at += n) {
+        n = t->to - at < BLOCK ? t->to - at : BLOCK;
+        if (t->fd >= 0 && read_block(t->fd, t->image + at, n, at) != 0) {
+            t->failed = 1;
+            return NULL;
+        }
+        for (p = t->image + at; p < t->image + at + n; p += 64) {
+            memcpy(w, p, 64);
+            for (i = 0; i < 8; i++) {
+                h[i] = (h[i] ^ w[i]) * 0x9fb21c651e98df25u;
+                h[i] ^= h[i] >> 32;
+            }
         }
     }
-    t->hash = eng_hash(h, sizeof(h), n);
+    t->hash = eng_hash(h, sizeof(h), 0);
 
     return NULL;
 }
 
 
-/* Of an image of n bytes without its header; two threads, fixed halves. */
-static uint64_t
-data_hash(const uint8_t *image, uint64_t n)
+/*
+ * The checksum of an image of n bytes without its header, which is read from
+ * fd first unless that is -1; two threads, fixed halves.  0 or -1: the file
+ * cannot be read.
+ */
+static int
+run_parts(uint8_t *image, uint64_t n, int fd, int huge, uint64_t *hash)
 {
     int        made;
     part_t     part[2];
-    uint64_t   half = n / 128 * 64;
+    uint64_t   half = n / 2;
     pthread_t  tid;
 
+    half -= half % (n >= 4 * HUGE_PAGE ? HUGE_PAGE : 64);
     eng_assert(n % 64 == 0 && half > ENG_IMAGE_HEADER);
-    part[0] = (part_t) { image + ENG_IMAGE_HEADER, half - ENG_IMAGE_HEADER,
-                         0 };
-    part[1] = (part_t) { image + half, n - half, 0 };
-    made = pthread_create(&tid, NULL, hash_part, &part[1]) == 0;
-    (void) hash_part(&part[0]);
+    part[0] = (part_t) { image, ENG_IMAGE_HEADER, half, 0, fd, huge, 0 };
+    part[1] = (part_t) { image, half, n, 0, fd, huge, 0 };
+    made = pthread_create(&tid, NULL, run_part, &part[1]) == 0;
+    (void) run_part(&part[0]);
     if (made) {
         (void) pthread_join(tid, NULL);
     } else {
-        (void) hash_part(&part[1]);
+        (void) run_part(&part[1]);
     }
+    *hash = eng_hash(&part[0].hash, sizeof(part[0].hash), part[1].hash);
 
-    return eng_hash(&part[0].hash, sizeof(part[0].hash), part[1].hash);
+    return part[0].failed || part[1].failed ? -1 : 0;
 }
 
 
@@ -312,7 +377,6 @@ fill_memfd(eng_model_t *m, const eng_gguf_t *g, const eng_model_opts_t *opts,
     int          rc, fd = opts->prepared_fd;
     void        *base;
     header_t     h;
-    uint64_t     at;
     struct stat  st;
 
     /* Others may have mapped a memfd that has a size: it is never cut. */
@@ -332,15 +396,7 @@ fill_memfd(eng_model_t *m, const eng_gguf_t *g, const eng_model_opts_t *opts,
                         strerror(errno));
     }
 
-    /* Huge pages: up to 30 % more memory bandwidth.  Asked for before the
-       weights are written, so that nothing is copied; the kernel wants one
-       page present in each.  A refusal costs nothing. */
-    for (at = 0; at < m->image_bytes; at += HUGE_PAGE) {
-        ((volatile uint8_t *) base)[at] = 0;
-    }
-    (void) madvise(base, m->image_bytes, MADV_COLLAPSE);
-
-    rc = fill(m, g, opts, base, err);
+    rc = fill(m, g, opts, base, 1, err);
     if (rc == 0) {
         header_make(m, g, &h);
         header_seal(&h);
@@ -370,7 +426,7 @@ load_anonymous(eng_model_t *m, const eng_gguf_t *g,
     }
     (void) madvise(base, m->image_bytes, MADV_HUGEPAGE);
 
-    rc = fill(m, g, opts, base, err);
+    rc = fill(m, g, opts, base, 0, err);
     if (rc == 0 && mprotect(base, m->image_bytes, PROT_READ) != 0) {
         rc = eng_fail(err, ENG_EIO, "%s: cannot protect the weights: %s",
                       g->path, strerror(errno));
@@ -385,22 +441,31 @@ load_anonymous(eng_model_t *m, const eng_gguf_t *g,
 }
 
 
+/* huge: base is a shared mapping, whose huge pages must be asked for. */
 static int
 fill(eng_model_t *m, const eng_gguf_t *g, const eng_model_opts_t *opts,
-    uint8_t *base, eng_err_t *err)
+    uint8_t *base, int huge, eng_err_t *err)
 {
-    int       rc;
-    uint8_t  *cached = cache_map(m, g, opts);
+    int       rc, fd;
+    uint64_t  want, hash;
 
-    if (cached != NULL) {
-        memcpy(base + ENG_IMAGE_HEADER, cached + ENG_IMAGE_HEADER,
-               m->image_bytes - ENG_IMAGE_HEADER);
-        (void) munmap(cached, m->image_bytes);
-        (void) snprintf(m->origin, sizeof(m->origin),
-                        "copied from the cache file");
-        return 0;
+    fd = cache_open(m, g, opts, &want);
+    if (fd >= 0) {
+        rc = run_parts(base, m->image_bytes, fd, huge, &hash);
+        (void) close(fd);
+        if (rc == 0 && hash == want) {
+            (void) snprintf(m->origin, sizeof(m->origin),
+                            "copied from the cache file");
+            return 0;
+        }
+
+    } else if (huge) {
+        make_huge(base, 0, m->image_bytes);
     }
 
+    if (opts->before_pack != NULL) {
+        opts->before_pack(opts->before_pack_arg);
+    }
     rc = eng_pack(m, g, base, opts->threads, err);
     if (rc == 0) {
         (void) snprintf(m->origin, sizeof(m->origin),
@@ -425,9 +490,9 @@ cache_path(const eng_gguf_t *g, const eng_model_opts_t *opts, char *path,
         return -1;
     }
 
-    /* one file per source and layout: two builds do not fight over it */
-    id = eng_hash(&g->header_hash, sizeof(g->header_hash), g->inode);
-    id = eng_hash(&g->mtime_ns, sizeof(g->mtime_ns), id);
+    /* One file per name of a source, so that a changed model's image takes
+       the old one's place, and layout: two builds do not fight over it. */
+    id = eng_hash(g->path, strlen(g->path), 0);
     n = snprintf(path, cap, "%s/%016llx-%08x.img", opts->cache_dir,
                  (unsigned long long) id, kern_layout_id());
 
@@ -435,40 +500,60 @@ cache_path(const eng_gguf_t *g, const eng_model_opts_t *opts, char *path,
 }
 
 
-static uint8_t *
-cache_map(const eng_model_t *m, const eng_gguf_t *g,
-    const eng_model_opts_t *opts)
+/* The file that holds just this image, and its checksum; -1: there is none. */
+static int
+cache_open(const eng_model_t *m, const eng_gguf_t *g,
+    const eng_model_opts_t *opts, uint64_t *hash)
 {
     int          fd;
     char         path[4096];
-    void        *p = MAP_FAILED;
     header_t     h;
     struct stat  st;
 
     if (cache_path(g, opts, path, sizeof(path)) != 0) {
-        return NULL;
+        return -1;
     }
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
-        return NULL;
+        return -1;
     }
 
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
-        && (st.st_uid == geteuid() || st.st_uid == 0)
-        && (uint64_t) st.st_size == m->image_bytes
-        && pread(fd, &h, sizeof(h), 0) == (ssize_t) sizeof(h)
-        && header_fits(m, g, &h))
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)
+        || (st.st_uid != geteuid() && st.st_uid != 0)
+        || (uint64_t) st.st_size != m->image_bytes
+        || pread(fd, &h, sizeof(h), 0) != (ssize_t) sizeof(h)
+        || !header_fits(m, g, &h))
     {
-        p = mmap(NULL, m->image_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE,
-                 fd, 0);
+        (void) close(fd);
+        return -1;
     }
+    (void) futimens(fd, NULL);    /* used: who tidies up goes by that */
+    *hash = h.data_hash;
+
+    return fd;
+}
+
+
+static uint8_t *
+cache_map(const eng_model_t *m, const eng_gguf_t *g,
+    const eng_model_opts_t *opts)
+{
+    int       fd;
+    void     *p;
+    uint64_t  want, hash;
+
+    fd = cache_open(m, g, opts, &want);
+    if (fd < 0) {
+        return NULL;
+    }
+    p = mmap(NULL, m->image_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd,
+             0);
     (void) close(fd);
     if (p == MAP_FAILED) {
         return NULL;
     }
 
-    if (data_hash(p, m->image_bytes) != h.data_hash)
-    {
+    if (run_parts(p, m->image_bytes, -1, 0, &hash) != 0 || hash != want) {
         (void) munmap(p, m->image_bytes);
         return NULL;
     }
@@ -533,7 +618,7 @@ open_temp(const char *temp)
 /* A cache that cannot be written is no error: the next start packs again. */
 static void
 cache_write(const eng_model_t *m, const eng_gguf_t *g,
-    const eng_model_opts_t *opts, const uint8_t *base)
+    const eng_model_opts_t *opts, uint8_t *base)
 {
     int       fd, ok;
     char      path[4096], temp[4096 + 8];
@@ -550,7 +635,7 @@ cache_write(const eng_model_t *m, const eng_gguf_t *g,
     }
 
     header_make(m, g, &h);
-    h.data_hash = data_hash(base, m->image_bytes);
+    (void) run_parts(base, m->image_bytes, -1, 0, &h.data_hash);
     header_seal(&h);
     memcpy(first, &h, sizeof(h));
 

@@ -12,7 +12,7 @@
 #include "worker/engine/eng_gguf.h"
 #include "worker/kernels/kern.h"
 
-#define ENG_VERSION        1u    /* of the image: raise with its layout      */
+#define ENG_VERSION        2u    /* of the image: raise with its layout      */
 #define ENG_IMAGE_ALIGN    128u  /* of an item in the image                  */
 #define ENG_IMAGE_HEADER   4096u
 #define ENG_ITEMS_MAX      (ENG_GGUF_TENSORS_MAX)

@@ -9,8 +9,12 @@ token as soon as the port is open. Needs make, and the default model.
 """
 
 import argparse
+import concurrent.futures
+import http.client
 import json
 import os
+import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -22,14 +26,11 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.dirname(os.path.abspath(__file__)))))
 sys.path.insert(0, os.path.join(TOP, "tests", "http"))
 
-from nginx import Nginx, build_dir, command_of  # noqa: E402
+from nginx import (Nginx, become_subreaper, build_dir,  # noqa: E402
+                   command_of, descendants)
 
-HTTP = """
-    infer_model m {
-        file   @MODELS@/smollm2.gguf;
-        cache  %s;
-    }
-"""
+KV_KIB = 500 << 10       # no other mapping without a name is as large
+HTTP = "infer_model m { file @MODELS@/smollm2.gguf; }"
 SERVER = """
         location /v1/      { infer_pass m; }
         location = /status { infer_status; }
@@ -41,11 +42,25 @@ REQUEST = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
            b"Content-Length: %d\r\n\r\n" % len(BODY)) + BODY
 
 
+def launch(server):
+    """nginx's exec; its port is tried every millisecond."""
+    server.stderr = open(os.path.join(server.prefix, "stderr.log"), "ab")
+    begin = time.monotonic()
+    if server not in Nginx.live:
+        Nginx.live.append(server)
+    server.process = subprocess.Popen(
+        server.command(), env=server.environment(),
+        stdin=subprocess.DEVNULL, stdout=server.stderr, stderr=server.stderr)
+    while not server.answers():
+        if server.process.poll() is not None:
+            raise RuntimeError("nginx has ended:\n" + server.log())
+        time.sleep(0.001)
+    return begin
+
+
 def first_token(server):
     """Starts nginx; ms to the open port, and to the first token."""
-    begin = time.monotonic()
-    server.ready = None
-    server.start()
+    begin = launch(server)
     opened = time.monotonic()
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(REQUEST)
@@ -60,14 +75,67 @@ def first_token(server):
     return (opened - begin) * 1e3, (end - begin) * 1e3
 
 
+def many(server, clients=64):
+    """So many requests at once, so that all that is used is touched."""
+    body = json.dumps({"max_tokens": 4, "prompt": "A ship " * 8})
+
+    def one():
+        conn = http.client.HTTPConnection("127.0.0.1", server.port)
+        conn.request("POST", "/v1/completions", body,
+                     {"Content-Type": "application/json"})
+        answer = conn.getresponse()
+        if answer.status != 200:
+            raise RuntimeError(answer.read())
+        answer.read()
+        conn.close()
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        for done in [pool.submit(one) for _ in range(clients)]:
+            done.result()
+
+
 def memory_mb(pid):
-    fields = {}
-    with open("/proc/%d/smaps_rollup" % pid) as file:
+    """Of a process, in MB: private pages that were written, its part of
+    shared memory, and what of both are weights, keys and values."""
+    private = shared = model = 0
+    at = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
+    with open("/proc/%d/smaps" % pid) as file:
         for line in file:
-            parts = line.split()
-            if len(parts) == 3 and parts[0].endswith(":"):
-                fields[parts[0][:-1]] = int(parts[1]) / 1024
-    return fields
+            if at.match(line):
+                name = line.split(None, 5)[5:]
+                name = name[0] if name else ""
+                shmem = name.startswith(("/memfd:", "/dev/zero"))
+                continue
+            key, value = line.split(":", 1)
+            if not value.endswith(" kB\n"):
+                continue
+            kib = int(value.split()[0])
+            if key == "Size":
+                weights = "infer-weights" in name or (not name
+                                                      and kib >= KV_KIB)
+            elif key == "Private_Dirty" and not shmem:
+                private += kib
+                model += kib if weights else 0
+            elif key == "Pss" and shmem:
+                shared += kib
+                model += kib if weights else 0
+    return private / 1024, shared / 1024, model / 1024
+
+
+def memory_of(server):
+    """A row for each process; supervisor and worker are known by name."""
+    rows = {}
+    for pid in [server.pid] + server.children():
+        words = command_of(pid)
+        for word, name in (("--worker", "inference worker"),
+                           ("--supervise", "supervisor"),
+                           ("master", "nginx master"),
+                           ("worker process", "nginx worker"),
+                           ("cache manager", "keeper")):
+            if word in words:
+                rows[name] = memory_mb(pid)
+                break
+    return rows
 
 
 def stripped_bytes(name):
@@ -82,36 +150,49 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
 
-    cache = tempfile.mkdtemp(prefix="infer-cache-")
-    ports, tokens, memory = [], [], []
-    for turn in range(args.rounds + 1):
-        server = Nginx(http=HTTP % cache, server=SERVER, level="error",
-                       start=False)
-        opened, first = first_token(server)
-        for pid in server.children("--worker"):
-            memory.append((memory_mb(pid), command_of(pid)))
-        server.stop()
-        if turn == 0:
-            print("first start, weights prepared and written to the cache: "
-                  "%.0f ms" % first)
-            continue
-        ports.append(opened)
-        tokens.append(first)
+    become_subreaper()
+    server = Nginx(http=HTTP, server=SERVER, level="error", start=False)
+    server.before = descendants(os.getpid())
+    ports, tokens, cpu, memory = [], [], [], {}
+    try:
+        for turn in range(args.rounds + 1):
+            before = os.times()
+            opened, first = first_token(server)
+            if turn == args.rounds:
+                many(server)
+                memory = memory_of(server)
+            problems = server.end(signal.SIGQUIT) + server.bad_lines()
+            if problems:
+                raise RuntimeError("\n".join(problems))
+            if turn == 0:
+                print("first start, weights prepared and written to the "
+                      "cache: %.0f ms" % first)
+                continue
+            after = os.times()
+            cpu.append((after.children_user + after.children_system
+                        - before.children_user - before.children_system)
+                       * 1e3)
+            ports.append(opened)
+            tokens.append(first)
+    finally:
+        server.destroy()
 
     print("exec to port open      median %6.1f ms" % statistics.median(ports))
     print("exec to first token    median %6.1f ms  (min %.1f, max %.1f, %d "
           "rounds)" % (statistics.median(tokens), min(tokens), max(tokens),
                        args.rounds))
+    print("CPU time of all processes, start to end: median %.0f ms"
+          % statistics.median(cpu))
     module = stripped_bytes("ngx_http_infer_module.so")
     worker = stripped_bytes("nginx-infer-worker")
     print("stripped: module %d + worker %d = %.2f MB"
           % (module, worker, (module + worker) / 1e6))
-    if memory:
-        last = memory[-1][0]
-        print("inference worker: PSS %.1f MB, of it private %.1f MB, shared "
-              "memory %.1f MB" % (last.get("Pss", 0),
-                                  last.get("Private_Dirty", 0),
-                                  last.get("Pss_Shmem", 0)))
+    for name, row in memory.items():
+        print("%-17s %5.1f MB private, %5.1f MB of shared memory, %5.1f MB "
+              "of it weights, keys and values" % (name, *row))
+    print("beside weights, keys and values: %.1f MB in all"
+          % sum(private + shared - model
+                for private, shared, model in memory.values()))
 
 
 if __name__ == "__main__":

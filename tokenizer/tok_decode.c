@@ -246,8 +246,8 @@ strip_op(tok_scratch_t *s, const tok_op_t *op, tok_vec_t *out,
 
 
 int
-tok_decode_op(const tok_t *t, tok_scratch_t *s, const tok_op_t *op, tok_vec_t *out,
-    const uint8_t *p, size_t len, bool first, bool last)
+tok_decode_op(const tok_t *t, tok_scratch_t *s, const tok_op_t *op,
+    tok_vec_t *out, const uint8_t *p, size_t len, bool first, bool last)
 {
     switch (op->type) {
     case TOK_D_BYTE_LEVEL:

@@ -76,8 +76,8 @@ is(tok_str_t s, const char *name)
 
 
 int
-tok_ggml_op(tok_build_t *b, tok_vec_t *list, uint16_t type, uint32_t a, uint32_t c,
-    const char *s, const char *r)
+tok_ggml_op(tok_build_t *b, tok_vec_t *list, uint16_t type, uint32_t a,
+    uint32_t c, const char *s, const char *r)
 {
     tok_op_t  op = { .type = type, .a = a, .c = c };
     int       rc = 0;

@@ -238,6 +238,11 @@ refuse(translate_t *t, const char *what)
 }
 
 
+/* Asked of the reference, character by character: six fractions are words. */
+#define WORDS  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}"     \
+               "\\x{bc}-\\x{be}"
+#define WORD   "[" WORDS "]"
+
 /* What the two engines understand differently, written out. */
 static const struct {
     char         c;
@@ -247,8 +252,10 @@ static const struct {
     { 'S', "\\P{White_Space}", "\\P{White_Space}" },
     { 'd', "\\p{Nd}", "\\p{Nd}" },
     { 'D', "\\P{Nd}", "\\P{Nd}" },
-    { 'w', "\\p{L}\\p{M}\\p{Nd}\\p{Pc}", "[\\p{L}\\p{M}\\p{Nd}\\p{Pc}]" },
-    { 'W', NULL, "[^\\p{L}\\p{M}\\p{Nd}\\p{Pc}]" },
+    { 'w', WORDS, WORD },
+    { 'W', NULL, "[^" WORDS "]" },
+    { 'b', NULL, "(?:(?<=" WORD ")(?!" WORD ")|(?<!" WORD ")(?=" WORD "))" },
+    { 'B', NULL, "(?:(?<=" WORD ")(?=" WORD ")|(?<!" WORD ")(?!" WORD "))" },
     { 'h', "0-9a-fA-F", "[0-9a-fA-F]" },
     { 'v', "\\x0b", "\\x0b" }
 };
@@ -269,7 +276,7 @@ escape(translate_t *t, bool inside)
     for (i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
         if (classes[i].c == c) {
             if (inside && classes[i].inside == NULL) {
-                refuse(t, "\\W in brackets");
+                refuse(t, "an escape in brackets");
                 return;
             }
             emit(t, inside ? classes[i].inside : classes[i].outside,
@@ -295,7 +302,7 @@ escape(translate_t *t, bool inside)
     if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z')
         || (c >= 'A' && c <= 'Z') || (c & 0x80))
     {
-        if (strchr(inside ? "nrtfaex" : "nrtfaexAzbB", c) == NULL) {
+        if (strchr(inside ? "nrtfaex" : "nrtfaexAz", c) == NULL) {
             refuse(t, "an escape");
             return;
         }

@@ -99,9 +99,9 @@ typedef struct {
 
 enum {                              /* normalizers */
     TOK_N_CLEAN = 1, TOK_N_CHINESE, TOK_N_STRIP_MN, TOK_N_NFC, TOK_N_NFD,
-    TOK_N_NFKC, TOK_N_NFKD, TOK_N_LOWER, TOK_N_STRIP_ACCENTS, TOK_N_STRIP, TOK_N_REPLACE,
-    TOK_N_REPLACE_RE, TOK_N_PREPEND, TOK_N_CHARSMAP, TOK_N_NMT,
-    TOK_N_BYTE_LEVEL
+    TOK_N_NFKC, TOK_N_NFKD, TOK_N_LOWER, TOK_N_STRIP_ACCENTS, TOK_N_STRIP,
+    TOK_N_REPLACE, TOK_N_REPLACE_RE, TOK_N_PREPEND, TOK_N_CHARSMAP,
+    TOK_N_NMT, TOK_N_BYTE_LEVEL
 };
 
 enum {                              /* pre-tokenizers */

@@ -505,6 +505,23 @@ choose_fast(tok_build_t *b)
 }
 
 
+/* A token with a character beyond the alphabet is no word of any text. */
+static bool
+is_bytes(const tok_build_t *b, uint32_t id)
+{
+    tok_ref_t       r = ((tok_ref_t *) b->tokens.ptr)[id];
+    const uint8_t  *p = tok_build_text(b, r);
+    size_t          i, n;
+
+    for (i = 0; i < r.len; i += n) {
+        if (tok_char_byte(tok_utf8_get(p + i, &n)) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+
 int
 tok_tables_bpe(tok_build_t *b)
 {
@@ -522,7 +539,8 @@ tok_tables_bpe(tok_build_t *b)
     }
     if (b->h.bpe_flags & TOK_BPE_IGNORE_MERGES) {
         for (i = 0; i < b->flags.n; i++) {
-            flags[i] |= flags[i] & TOK_F_MODEL ? TOK_F_WHOLE : 0;
+            flags[i] |= (flags[i] & TOK_F_MODEL) && is_bytes(b, (uint32_t) i)
+                        ? TOK_F_WHOLE : 0;
         }
 
     } else {

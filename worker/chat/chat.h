@@ -127,6 +127,7 @@ typedef struct {
  */
 chat_template_t *chat_compile(const char *text, size_t len, chat_err_t *err);
 
+/* Frees what chat_compile() returned; NULL is nothing.  No render may run. */
 void chat_free(chat_template_t *t);
 
 /* Whether the template looks at `tools` (else tools would be silently lost). */

@@ -418,6 +418,36 @@ logical(chat_comp_t *c, unsigned kind, unsigned prec, chat_op_t op)
 }
 
 
+/* "else" of a conditional expression; any other ends the expression. */
+static int
+cond_else(chat_comp_t *c, unsigned flags)
+{
+    int      rc;
+    int32_t  jump;
+
+    rc = chat_x_reduce(c, P_OR);
+    if (rc < 0) {
+        return rc;
+    }
+
+    if (chat_x_top(c)->kind != E_COND) {
+        return chat_x_finish(c, flags);
+    }
+
+    rc = chat_x_cond_else(c, &jump);
+    if (rc == CHAT_OK) {
+        rc = chat_x_push(c, E_ELSE, 0, P_COND);
+    }
+
+    if (rc > 0) {
+        chat_x_top(c)->link = (uint32_t) jump;
+        rc = chat_lex_next(c);
+    }
+
+    return rc < 0 ? rc : X_OPERAND;
+}
+
+
 static int
 operator_name(chat_comp_t *c, unsigned flags, bool *filtered)
 {
@@ -464,32 +494,6 @@ operator_name(chat_comp_t *c, unsigned flags, bool *filtered)
                ? chat_x_finish(c, flags) : chat_x_cond_begin(c);
     }
 
-    if (chat_tok_name(c, "else")) {
-        int32_t  jump;
-
-        rc = chat_x_reduce(c, P_OR);
-        if (rc < 0) {
-            return rc;
-        }
-
-        if (chat_x_top(c)->kind != E_COND) {
-            return chat_x_finish(c, flags);
-        }
-
-        rc = chat_x_cond_else(c, &jump);
-        if (rc == CHAT_OK) {
-            rc = chat_x_push(c, E_ELSE, 0, P_COND);
-        }
-
-        if (rc > 0) {
-            chat_x_top(c)->link = (uint32_t) jump;
-            rc = chat_lex_next(c);
-        }
-
-        return rc < 0 ? rc : X_OPERAND;
-    }
-
-    return chat_x_finish(c, flags);
+    return chat_tok_name(c, "else") ? cond_else(c, flags)
+                                    : chat_x_finish(c, flags);
 }
-
-

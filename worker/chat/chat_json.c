@@ -171,86 +171,97 @@ read_flat(reader_t *r, chat_val_t *v)
 }
 
 
+/*
+ * Reads a scalar or an empty container's begin, which completes a value, or
+ * opens a container with something in it: *open.  *empty: its end is next.
+ */
+static int
+read_begin(reader_t *r, bool *open, bool *empty)
+{
+    int         rc;
+    chat_val_t  v;
+
+    *open = false;
+    *empty = false;
+
+    skip_space(r);
+
+    if (r->p == r->end) {
+        return bad(r, "the text ends too early");
+    }
+
+    if (*r->p == '[' || *r->p == '{') {
+        rc = open_container(r, empty);
+        *open = !*empty;
+        return rc;
+    }
+
+    rc = read_flat(r, &v);
+    return rc == CHAT_OK ? push(r, &v) : rc;
+}
+
+
+/*
+ * Reads what follows a complete value: the ends of its containers, up to a
+ * comma (*more, at the next value) or the end of the outermost value.
+ */
+static int
+read_after(reader_t *r, bool empty, bool *more)
+{
+    int         rc;
+    chat_val_t  v;
+
+    for (*more = false; r->depth != 0; empty = false) {
+        r->count[r->depth - 1] += !empty;
+        skip_space(r);
+
+        if (r->p < r->end && *r->p == ',' && !empty) {
+            *more = true;
+            r->p++;
+            return r->kind[r->depth - 1] == '{' ? read_key(r) : CHAT_OK;
+        }
+
+        if (r->p == r->end
+            || *r->p != (r->kind[r->depth - 1] == '[' ? ']' : '}'))
+        {
+            return bad(r, "\",\" or the container's end is expected");
+        }
+
+        r->p++;
+        r->depth--;
+
+        rc = close_container(r, &v);
+        if (rc == CHAT_OK) {
+            rc = push(r, &v);
+        }
+
+        if (rc != CHAT_OK) {
+            return rc;
+        }
+    }
+
+    return CHAT_OK;
+}
+
+
 /* Reads one value of any depth and leaves it on the stack of children. */
 static int
 read_value(reader_t *r)
 {
-    int         rc;
-    bool        empty;
-    chat_val_t  v;
+    int   rc;
+    bool  open, empty, more;
 
-    for ( ;; ) {
-        skip_space(r);
+    do {
+        rc = read_begin(r, &open, &empty);
+        more = open;
 
-        if (r->p == r->end) {
-            return bad(r, "the text ends too early");
+        if (rc == CHAT_OK && !open) {
+            rc = read_after(r, empty, &more);
         }
 
-        empty = false;
+    } while (rc == CHAT_OK && more);
 
-        if (*r->p == '[' || *r->p == '{') {
-            rc = open_container(r, &empty);
-
-            if (rc != CHAT_OK) {
-                return rc;
-            }
-
-            if (!empty) {
-                continue;
-            }
-
-        } else {
-            rc = read_flat(r, &v);
-            if (rc == CHAT_OK) {
-                rc = push(r, &v);
-            }
-
-            if (rc != CHAT_OK) {
-                return rc;
-            }
-        }
-
-        /* A value is complete: what follows it? */
-
-        for ( ;; ) {
-            if (r->depth == 0) {
-                return CHAT_OK;
-            }
-
-            r->count[r->depth - 1] += !empty;
-            skip_space(r);
-
-            if (r->p < r->end && *r->p == ',' && !empty) {
-                r->p++;
-                rc = r->kind[r->depth - 1] == '{' ? read_key(r) : CHAT_OK;
-
-                if (rc != CHAT_OK) {
-                    return rc;
-                }
-
-                break;
-            }
-
-            if (r->p == r->end
-                || *r->p != (r->kind[r->depth - 1] == '[' ? ']' : '}'))
-            {
-                return bad(r, "\",\" or the container's end is expected");
-            }
-
-            r->p++;
-            r->depth--;
-            empty = false;
-
-            rc = close_container(r, &v);
-            if (rc == CHAT_OK) {
-                rc = push(r, &v);
-            }
-
-            if (rc != CHAT_OK) {
-                return rc;
-            }
-        }
-    }
+    return rc;
 }
 
 
@@ -333,6 +344,51 @@ is_digit(const reader_t *r, const char *p)
 }
 
 
+/* The end of the number at r->p, or NULL; *real: a fraction or exponent. */
+static const char *
+number_end(const reader_t *r, bool *real)
+{
+    const char  *p, *digits;
+
+    digits = r->p + (*r->p == '-');
+    *real = false;
+
+    for (p = digits; is_digit(r, p); p++) {
+        /* void */
+    }
+
+    if (p == digits || (*digits == '0' && p - digits > 1)) {
+        return NULL;
+    }
+
+    if (p < r->end && *p == '.') {
+        *real = true;
+        for (p++, digits = p; is_digit(r, p); p++) {
+            /* void */
+        }
+
+        if (p == digits) {
+            return NULL;
+        }
+    }
+
+    if (p < r->end && (*p == 'e' || *p == 'E')) {
+        *real = true;
+        p += 1 + (p + 1 < r->end && (p[1] == '-' || p[1] == '+'));
+
+        for (digits = p; is_digit(r, p); p++) {
+            /* void */
+        }
+
+        if (p == digits) {
+            return NULL;
+        }
+    }
+
+    return p;
+}
+
+
 static int
 read_number(reader_t *r, chat_val_t *v)
 {
@@ -342,41 +398,10 @@ read_number(reader_t *r, chat_val_t *v)
     size_t       n;
     const char  *p, *digits;
 
-    p = r->p;
-    negative = *p == '-';
-    digits = p + negative;
-    real = false;
+    p = number_end(r, &real);
 
-    for (p = digits; is_digit(r, p); p++) {
-        /* void */
-    }
-
-    if (p == digits || (*digits == '0' && p - digits > 1)) {
+    if (p == NULL) {
         return bad(r, "a number in a wrong form");
-    }
-
-    if (p < r->end && *p == '.') {
-        real = true;
-        for (p++, digits = p; is_digit(r, p); p++) {
-            /* void */
-        }
-
-        if (p == digits) {
-            return bad(r, "a number in a wrong form");
-        }
-    }
-
-    if (p < r->end && (*p == 'e' || *p == 'E')) {
-        real = true;
-        p += 1 + (p + 1 < r->end && (p[1] == '-' || p[1] == '+'));
-
-        for (digits = p; is_digit(r, p); p++) {
-            /* void */
-        }
-
-        if (p == digits) {
-            return bad(r, "a number in a wrong form");
-        }
     }
 
     n = (size_t) (p - r->p);
@@ -394,6 +419,7 @@ read_number(reader_t *r, chat_val_t *v)
     }
 
     *v = chat_v_int(0);
+    negative = *r->p == '-';
 
     for (big = false, digits = r->p + negative; digits < p; digits++) {
         d = negative ? '0' - *digits : *digits - '0';

@@ -494,37 +494,25 @@ position(const chat_val_t *key, int64_t n)
 }
 
 
-/* v[key]: a member comes before an attribute. */
-int
-chat_op_getitem(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *key,
+/* Whether the sequence, string or dictionary v has key, and what is there. */
+static bool
+member(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *key,
     chat_val_t *out)
 {
     int64_t            i;
     uint32_t           off, end;
     const chat_val_t  *hit;
 
-    *out = chat_v_undef();
-
-    if (v->type == CV_STR && chat_charge_bytes(vm, v->len) != CHAT_OK) {
-        return vm->err->code;
-    }
-
     switch (v->type) {
-    case CV_UNDEF:
-        return chat_fail(vm, CHAT_ERUNTIME, "\"%.*s\" is undefined and has no "
-                         "items", v->len > 60 ? 60 : (int) v->len,
-                         v->u.s != NULL ? v->u.s : "");
-
     case CV_LIST:
     case CV_TUPLE:
         i = position(key, v->u.list->count);
 
         if (i >= 0) {
             *out = v->u.list->items[i];
-            return CHAT_OK;
         }
 
-        break;
+        return i >= 0;
 
     case CV_STR:
         i = position(key, chat_utf8_count(v->u.s, v->len));
@@ -533,28 +521,49 @@ chat_op_getitem(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *key,
             off = chat_utf8_offset(v->u.s, v->len, (uint32_t) i);
             end = off + chat_utf8_offset(v->u.s + off, v->len - off, 1);
             *out = chat_v_sub(v, off, end - off);
-            return CHAT_OK;
         }
 
-        break;
+        return i >= 0;
 
     case CV_DICT:
         hit = chat_dict_get(vm, v->u.dict, key);
 
         if (hit != NULL) {
             *out = *hit;
-            return CHAT_OK;
         }
 
-        break;
-
-    case CV_LOOP:
-    case CV_NS:
-        return chat_fail(vm, CHAT_EUNSUPPORTED, "%s has no items, only "
-                         "attributes", chat_type_name(v));
+        return hit != NULL;
 
     default:
-        break;
+        return false;
+    }
+}
+
+
+/* v[key]: a member comes before an attribute. */
+int
+chat_op_getitem(chat_vm_t *vm, const chat_val_t *v, const chat_val_t *key,
+    chat_val_t *out)
+{
+    *out = chat_v_undef();
+
+    if (v->type == CV_STR && chat_charge_bytes(vm, v->len) != CHAT_OK) {
+        return vm->err->code;
+    }
+
+    if (v->type == CV_UNDEF) {
+        return chat_fail(vm, CHAT_ERUNTIME, "\"%.*s\" is undefined and has no "
+                         "items", v->len > 60 ? 60 : (int) v->len,
+                         v->u.s != NULL ? v->u.s : "");
+    }
+
+    if (v->type == CV_LOOP || v->type == CV_NS) {
+        return chat_fail(vm, CHAT_EUNSUPPORTED, "%s has no items, only "
+                         "attributes", chat_type_name(v));
+    }
+
+    if (member(vm, v, key, out)) {
+        return CHAT_OK;
     }
 
     if (key->type == CV_STR && chat_method_exists(v, key->u.s, key->len)) {

@@ -258,11 +258,48 @@ targets_store(chat_comp_t *c, const chat_block_t *b)
 }
 
 
+/* "if" of a loop's head: picks the items before the loop counts them. */
+static int
+for_filter(chat_comp_t *c, const chat_block_t *b)
+{
+    int       rc;
+    uint32_t  again;
+
+    rc = chat_lex_next(c);
+    if (rc == CHAT_OK) {
+        rc = chat_emit(c, OP_PICK, 0, 0, b->pos);
+    }
+
+    again = c->t->code_len;
+
+    if (rc == CHAT_OK) {
+        rc = chat_emit(c, OP_PICK_NEXT, 0, 0, b->pos);
+    }
+
+    if (rc == CHAT_OK) {
+        rc = targets_store(c, b);
+    }
+
+    if (rc == CHAT_OK) {
+        rc = chat_expr(c, 0);
+    }
+
+    if (rc == CHAT_OK) {
+        rc = jump_back(c, OP_PICK_ADD, again);
+    }
+
+    if (rc == CHAT_OK) {
+        chat_patch(c, again);
+    }
+
+    return rc;
+}
+
+
 static int
 stmt_for(chat_comp_t *c)
 {
     int            rc;
-    uint32_t       again;
     chat_block_t  *b;
 
     rc = chat_block_open(c, B_FOR, &b);
@@ -283,32 +320,7 @@ stmt_for(chat_comp_t *c)
     }
 
     if (rc == CHAT_OK && chat_tok_name(c, "if")) {
-        rc = chat_lex_next(c);
-        if (rc == CHAT_OK) {
-            rc = chat_emit(c, OP_PICK, 0, 0, b->pos);
-        }
-
-        again = c->t->code_len;
-
-        if (rc == CHAT_OK) {
-            rc = chat_emit(c, OP_PICK_NEXT, 0, 0, b->pos);
-        }
-
-        if (rc == CHAT_OK) {
-            rc = targets_store(c, b);
-        }
-
-        if (rc == CHAT_OK) {
-            rc = chat_expr(c, 0);
-        }
-
-        if (rc == CHAT_OK) {
-            rc = jump_back(c, OP_PICK_ADD, again);
-        }
-
-        if (rc == CHAT_OK) {
-            chat_patch(c, again);
-        }
+        rc = for_filter(c, b);
     }
 
     if (rc == CHAT_OK && chat_tok_name(c, "recursive")) {

@@ -465,6 +465,27 @@ filter_or_test(chat_vm_t *vm, const chat_ins_t *ins)
 }
 
 
+/* a < b of a < b < c: leaves b, or false and jumps behind the chain. */
+static int
+compare_chain(chat_vm_t *vm, const chat_ins_t *ins)
+{
+    int          rc;
+    bool         yes;
+    chat_val_t   v, *p;
+
+    p = chat_pop(vm, 2);
+    rc = chat_op_compare(vm, ins->n, &p[0], &p[1], &yes);
+    if (rc != CHAT_OK) {
+        return rc;
+    }
+
+    v = yes ? p[1] : chat_v_bool(false);
+    rc = chat_push(vm, &v);
+
+    return rc == CHAT_OK && !yes ? chat_jump(vm, ins) : rc;
+}
+
+
 static int
 step_value(chat_vm_t *vm, const chat_ins_t *ins)
 {
@@ -509,16 +530,7 @@ step_value(chat_vm_t *vm, const chat_ins_t *ins)
         break;
 
     case OP_CMP_CHAIN:
-        p = chat_pop(vm, 2);
-        rc = chat_op_compare(vm, ins->n, &p[0], &p[1], &yes);
-        v = yes ? p[1] : chat_v_bool(false);
-
-        if (rc == CHAT_OK && !yes) {
-            rc = chat_push(vm, &v);
-            return rc == CHAT_OK ? chat_jump(vm, ins) : rc;
-        }
-
-        break;
+        return compare_chain(vm, ins);
 
     case OP_FILTER:
     case OP_TEST:

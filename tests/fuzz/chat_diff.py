@@ -37,7 +37,8 @@ FILTERS = ["trim", "upper", "lower", "length", "string", "tojson", "list",
            "join('-')", "int", "replace('a', 'bb')", "title", "capitalize",
            "reverse|list", "sort", "unique|list", "map('string')|join",
            "map(attribute='role')|list", "tojson(indent=2)", "indent(2)",
-           "select('string')|list", "selectattr('role', 'equalto', 'user')|list",
+           "select('string')|list",
+           "selectattr('role', 'equalto', 'user')|list",
            "rejectattr('content')|list", "items|list", "dictsort", "abs",
            "reject('none')|list", "select|list", "count", "float", "round(1)"]
 TESTS = ["defined", "none", "string", "number", "mapping", "iterable",
@@ -133,7 +134,8 @@ class Maker:
             lambda: t("for x, m in (%s).items()" % x()) + b() + t("endfor"),
             lambda: t("set x = " + x()), lambda: t("set ns.a = " + x()),
             lambda: t("set x") + b() + t("endset"),
-            lambda: t("filter " + r.choice(["upper", "trim", "replace('a', 'b')"]))
+            lambda: t("filter " + r.choice(["upper", "trim",
+                                            "replace('a', 'b')"]))
             + b() + t("endfilter"),
             lambda: t("with x = " + x()) + b() + t("endwith"),
             lambda: t("generation") + b() + t("endgeneration"),

@@ -18,11 +18,14 @@
 #define ARENA_BYTES  (64 * 1024 * 1024)
 #define CHUNKS       6
 
+#define CHUNK_BYTES_MAX  (1024 * 1024 * 1024)
+
 
 static int
 chunk(char **text, size_t *len)
 {
-    char  line[32], *end;
+    char         line[32];
+    const char  *p;
 
     *text = NULL;
     *len = 0;
@@ -35,7 +38,18 @@ chunk(char **text, size_t *len)
         return 0;
     }
 
-    *len = strtoul(line, &end, 10);
+    for (p = line; *p >= '0' && *p <= '9'; p++) {
+        *len = *len * 10 + (size_t) (*p - '0');
+
+        if (*len > CHUNK_BYTES_MAX) {
+            return -1;
+        }
+    }
+
+    if (p == line || *p != '\n') {
+        return -1;
+    }
+
     *text = malloc(*len + 1);
 
     return *text != NULL && fread(*text, 1, *len, stdin) == *len ? 0 : -1;

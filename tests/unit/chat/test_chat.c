@@ -344,7 +344,8 @@ test_input(void **state)
                 "messages[0].content[1].type");
     input_error("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]",
                 "messages[0].content[0].text");
-    input_error("[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[1]}]",
+    input_error("[{\"role\":\"assistant\",\"content\":null,"
+                "\"tool_calls\":[1]}]",
                 "messages[0].tool_calls[0]");
 }
 
@@ -524,63 +525,65 @@ now_ms(void)
 
 
 /* Programs that want to run for ever, or to fill the memory. */
+static const char *const  hostile[] = {
+    "{{ range(10**9) }}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}"
+    "{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}{% set x = range(99999) %}{% endfor %}",
+    "{{ 'a' * 10**9 }}",
+    "{% set ns = namespace(s='a') %}{% for i in range(99) %}"
+    "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    "{% set ns = namespace(s='aa') %}{% for i in range(99) %}"
+    "{% set ns.s = ns.s | replace('a', ns.s) %}{% endfor %}",
+    "{% set ns = namespace(s='a') %}{% for i in range(99) %}"
+    "{% set ns.s = ns.s | tojson %}{% endfor %}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}"
+    "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
+    "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
+    "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == [ns.l, ns.l] }}"
+    "{{ ns.l == ns.l }}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
+    "{% set ns.l = ns.l + ns.l %}{% endfor %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+    "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
+    "{% if s == s + '' %}{% endif %}{% endfor %}",
+    "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
+    "{{ s[999999999] }}{% endfor %}",
+    "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
+    "{{ s in {s: 1} }}{% endfor %}",
+    "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
+    "{{ s | trim | length }}{% endfor %}",
+    "{% set s = 'a' * 500000 %}{% for i in range(99999) %}"
+    "{{ s.rfind(s[1:] ~ 'b') }}{% endfor %}",
+    "{% set s = 'a' * 500000 %}{{ s.strip(s) }}",
+    "{% set s = ' ' * 500000 %}{% for i in range(99999) %}"
+    "{{ s.split() }}{% endfor %}",
+    "{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}",
+    "{% for i in range(99999) %}{{ messages[0].content }}x{% endfor %}",
+    "{% for i in range(99999) %}{{ messages[0].content | list | join }}"
+    "{% endfor %}",
+    "{% for i in range(99999) %}{{ range(99) | map('string') | list | sort "
+    "}}{% endfor %}",
+    "{{ range(99999) | list | unique | length }}",
+    "{{ range(99999) | join(range(9999) | join('x')) }}",
+    "{{ [1] | tojson(indent=1000000) }}",
+    "{{ 2 ** 10**18 }}", "{{ 1 ** 10**18 }}",
+    "{{ strftime_now('%1000000000d') }}"
+};
+
+
 static void
 test_hostile(void **state)
 {
-    int                 rc;
-    double              t, limit;
-    unsigned            i;
-    static const char   m[] = "[{\"role\":\"user\",\"content\":\"aaaaaaaaaaaaaaaa"
-                              "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-                              "\"}]";
-    static const char  *templates[] = {
-        "{{ range(10**9) }}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}"
-        "{% endfor %}{% endfor %}",
-        "{% for i in range(99999) %}{% set x = range(99999) %}{% endfor %}",
-        "{{ 'a' * 10**9 }}",
-        "{% set ns = namespace(s='a') %}{% for i in range(99) %}"
-        "{% set ns.s = ns.s + ns.s %}{% endfor %}",
-        "{% set ns = namespace(s='aa') %}{% for i in range(99) %}"
-        "{% set ns.s = ns.s | replace('a', ns.s) %}{% endfor %}",
-        "{% set ns = namespace(s='a') %}{% for i in range(99) %}"
-        "{% set ns.s = ns.s | tojson %}{% endfor %}",
-        "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}"
-        "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
-        "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
-        "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}",
-        "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
-        "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == [ns.l, ns.l] }}"
-        "{{ ns.l == ns.l }}",
-        "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
-        "{% set ns.l = ns.l + ns.l %}{% endfor %}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
-        "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
-        "{% if s == s + '' %}{% endif %}{% endfor %}",
-        "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
-        "{{ s[999999999] }}{% endfor %}",
-        "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
-        "{{ s in {s: 1} }}{% endfor %}",
-        "{% set s = 'a' * 1000000 %}{% for i in range(99999) %}"
-        "{{ s | trim | length }}{% endfor %}",
-        "{% set s = 'a' * 500000 %}{% for i in range(99999) %}"
-        "{{ s.rfind(s[1:] ~ 'b') }}{% endfor %}",
-        "{% set s = 'a' * 500000 %}{{ s.strip(s) }}",
-        "{% set s = ' ' * 500000 %}{% for i in range(99999) %}"
-        "{{ s.split() }}{% endfor %}",
-        "{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}",
-        "{% for i in range(99999) %}{{ messages[0].content }}x{% endfor %}",
-        "{% for i in range(99999) %}{{ messages[0].content | list | join }}"
-        "{% endfor %}",
-        "{% for i in range(99999) %}{{ range(99) | map('string') | list | sort "
-        "}}{% endfor %}",
-        "{{ range(99999) | list | unique | length }}",
-        "{{ range(99999) | join(range(9999) | join('x')) }}",
-        "{{ [1] | tojson(indent=1000000) }}",
-        "{{ 2 ** 10**18 }}", "{{ 1 ** 10**18 }}",
-        "{{ strftime_now('%1000000000d') }}"
-    };
+    int                rc;
+    double             t, limit;
+    unsigned           i;
+    static const char  m[] = "[{\"role\":\"user\",\"content\":\"aaaaaaaaaaaaaaa"
+                             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+                             "a\"}]";
 
     (void) state;
 
@@ -590,19 +593,19 @@ test_hostile(void **state)
     limit = 150;        /* 50 on a machine of its own */
 #endif
 
-    for (i = 0; i < sizeof(templates) / sizeof(templates[0]); i++) {
+    for (i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
         t = now_ms();
-        rc = render(templates[i], m);
+        rc = render(hostile[i], m);
         t = now_ms() - t;
 
         if (t > limit / 4) {
-            print_message("    %.1f ms: %s\n", t, templates[i]);
+            print_message("    %.1f ms: %s\n", t, hostile[i]);
         }
 
         if (t > limit || (rc != CHAT_OK && rc != CHAT_ELIMIT
                           && rc != CHAT_ETOOLONG && rc != CHAT_ERUNTIME))
         {
-            fail_msg("%s: %d %s after %.1f ms", templates[i], rc, err.text, t);
+            fail_msg("%s: %d %s after %.1f ms", hostile[i], rc, err.text, t);
         }
     }
 }

@@ -192,12 +192,17 @@ test_offsets(void **state)
 static int
 nested(unsigned n, int object)
 {
-    char   text[8 * 200];
-    size_t len;
-    unsigned  i;
+    char         text[8 * 200];
+    size_t       len, one;
+    unsigned     i;
+    const char  *open;
 
-    for (i = 0, len = 0; i < n; i++) {
-        len += (size_t) sprintf(text + len, object ? "{\"a\":" : "[");
+    open = object ? "{\"a\":" : "[";
+    one = strlen(open);
+    assert_true(n * (one + 1) < sizeof(text));
+
+    for (i = 0, len = 0; i < n; i++, len += one) {
+        memcpy(text + len, open, one);
     }
 
     text[len++] = '1';
@@ -222,14 +227,14 @@ repeated(const char *head, const char *item, unsigned n, const char *tail,
     text = malloc(strlen(head) + one * n + strlen(tail) + 1);
     assert_non_null(text);
 
-    strcpy(text, head);
     *len = strlen(head);
+    memcpy(text, head, *len);
 
     for (i = 0; i < n; i++, *len += one) {
         memcpy(text + *len, item, one);
     }
 
-    strcpy(text + *len, tail);
+    memcpy(text + *len, tail, strlen(tail));
     *len += strlen(tail);
     return text;
 }
@@ -254,19 +259,22 @@ members(unsigned n, unsigned name_len)
 {
     int        rc;
     char      *text;
-    size_t     len;
+    size_t     len, cap;
     unsigned   i;
 
-    text = malloc(n * (name_len + 32) + 2);
+    cap = (size_t) n * (name_len + 32) + 2;
+    text = malloc(cap);
     assert_non_null(text);
-    len = (size_t) sprintf(text, "{");
+    text[0] = '{';
+    len = 1;
 
     for (i = 0; i < n; i++) {
-        len += (size_t) sprintf(text + len, "%s\"%0*u\":%u", i ? "," : "",
-                                (int) name_len, i, i);
+        len += (size_t) snprintf(text + len, cap - len, "%s\"%0*u\":%u",
+                                 i ? "," : "", (int) name_len, i, i);
+        assert_true(len < cap);
     }
 
-    len += (size_t) sprintf(text + len, "}");
+    text[len++] = '}';
     rc = check_n(text, len);
     free(text);
     return rc;
@@ -365,8 +373,8 @@ test_strings(void **state)
 
     (void) state;
 
-    assert_int_equal(keep("{\"a\":\"x\\u00e9\\ud83d\\ude00\\n\\\"\\/y\\u0000z\","
-                          "\"n\\u0061\":3}"), 0);
+    assert_int_equal(keep("{\"a\":\"x\\u00e9\\ud83d\\ude00\\n\\\"\\/y\\u0000z"
+                          "\",\"n\\u0061\":3}"), 0);
     v = ngx_http_infer_json_member(&doc, "a");
 
     assert_int_equal(ngx_http_infer_json_string(v, to, sizeof(to), &len), 0);

@@ -32,7 +32,7 @@ typedef enum {
 /* shr_req_t.flags */
 #define SHR_REQ_SEED        0x0001u     /* seed is given */
 #define SHR_REQ_LOGPROBS    0x0002u     /* send SHR_F_LOGPROB frames */
-#define SHR_REQ_ECHO        0x0004u     /* completions: the prompt comes first */
+#define SHR_REQ_ECHO        0x0004u     /* completions: first the prompt */
 #define SHR_REQ_IGNORE_EOS  0x0008u
 #define SHR_REQ_NO_SPECIAL  0x0010u     /* tokenize: no special tokens added */
 #define SHR_REQ_OFFSETS     0x0020u     /* tokenize: SHR_F_OFFSETS too */

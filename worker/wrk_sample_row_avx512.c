@@ -1,4 +1,4 @@
-/* The row passes, compiled for AVX512 (the Makefile goes by the file's name). */
+/* The row passes, compiled for AVX512; the Makefile goes by the file's name. */
 
 #define WRK_ROW_OPS  wrk_row_avx512
 

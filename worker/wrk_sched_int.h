@@ -13,6 +13,7 @@
 #ifndef WRK_SCHED_INT_H
 #define WRK_SCHED_INT_H
 
+#include "worker/wrk_link.h"
 #include "worker/wrk_req.h"
 #include "worker/wrk_sample.h"
 #include "worker/wrk_sched.h"
@@ -54,13 +55,6 @@ typedef enum {
 } wrk_request_state_t;
 
 typedef struct wrk_request_s  wrk_request_t;
-
-/* A list through wrk_link_t members; the head's own is its both ends. */
-typedef struct wrk_link_s  wrk_link_t;
-
-struct wrk_link_s {
-    wrk_link_t  *next, *prev;
-};
 
 struct wrk_request_s {
     wrk_link_t             link;        /* free, queue, running or replies */
@@ -175,41 +169,6 @@ struct wrk_sched_s {
     wrk_req_error_t    err;
     char               piece[];         /* piece_room, twice */
 };
-
-
-/* --- lists -------------------------------------------------------------- */
-
-static inline void
-wrk_link_init(wrk_link_t *head)
-{
-    head->next = head;
-    head->prev = head;
-}
-
-
-static inline int
-wrk_link_empty(const wrk_link_t *head)
-{
-    return head->next == head;
-}
-
-
-static inline void
-wrk_link_append(wrk_link_t *head, wrk_link_t *link)
-{
-    link->next = head;
-    link->prev = head->prev;
-    head->prev->next = link;
-    head->prev = link;
-}
-
-
-static inline void
-wrk_link_remove(wrk_link_t *link)
-{
-    link->next->prev = link->prev;
-    link->prev->next = link->next;
-}
 
 
 /* link is the first member. */

@@ -42,6 +42,7 @@ void wrk_stop_init(wrk_stop_set_t *set, void *mem, size_t total);
  * WRK_STOP_STRINGS_MAX, and no more bytes than announced. */
 void wrk_stop_add(wrk_stop_set_t *set, const void *text, size_t len);
 
+/* The state before the first byte of a text. */
 void wrk_stop_start(wrk_stop_state_t *state);
 
 /*

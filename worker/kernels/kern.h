@@ -214,14 +214,14 @@ void kern_glu(kern_act_t act, float *y, const float *gate, const float *up,
 /* y = cap * tanh(x / cap) */
 void kern_softcap(float *y, const float *x, float cap, uint32_t n);
 
-/* Rotary embedding in place on n_head vectors of head_dim, the first rot_dim
- * of each (even, <= head_dim); cs and sn are that position's rot_dim / 2
- * cosines and sines.  Normal order pairs (2i, 2i+1), NeoX (i, i + rot/2). */
 typedef enum {
     KERN_ROPE_NORMAL = 0,
     KERN_ROPE_NEOX
 } kern_rope_t;
 
+/* Rotary embedding in place on n_head vectors of head_dim, the first rot_dim
+ * of each (even, <= head_dim); cs and sn are that position's rot_dim / 2
+ * cosines and sines.  Normal order pairs (2i, 2i+1), NeoX (i, i + rot/2). */
 void kern_rope(kern_rope_t order, float *x, uint32_t n_head,
     uint32_t head_dim, uint32_t rot_dim, const float *cs, const float *sn);
 /* cs[i] = mscale * cos(pos * freq[i]), sn likewise, computed in double. */
@@ -237,10 +237,10 @@ uint32_t kern_argmax(const float *x, uint32_t n);
 float kern_logsumexp(const float *x, uint32_t n);
 /* y = exp(x - max) / sum; exp's error is below 2 ulp. */
 void kern_softmax(float *y, const float *x, uint32_t n);
+#define KERN_TOPK_MAX   1024u
 /* The k largest, descending, ties by index: idx[k], val[k]; k <= n and
  * k <= KERN_TOPK_MAX.  Returns the count of values that are not NaN, at most
  * k: that many were written. */
-#define KERN_TOPK_MAX   1024u
 uint32_t kern_topk(const float *x, uint32_t n, uint32_t k, uint32_t *idx,
     float *val);
 

@@ -1,7 +1,6 @@
 /*
- * What the integer matrix products of all levels share: the facts of a form
- * and of a scale record, and the walk over groups, stretches and slices.
- * Private to kern_matmul_<isa>.c.
+ * What the integer matrix products of all levels share: the tile, and the walk
+ * over groups, stretches and slices.  Private to kern_matmul_<isa>.c.
  *
  * In a small batch a tile unpacks the weights on its way: memory is what
  * bounds it.  In a larger one a stretch of a group is first expanded to bytes
@@ -11,19 +10,12 @@
 #ifndef KERN_INT_H
 #define KERN_INT_H
 
+#include "worker/kernels/kern_form.h"
 #include "worker/kernels/kern_internal.h"
 
 #define KERN_STRETCH    32u     /* blocks expanded at a time: 24 KB */
 #define KERN_COLS_PASS  512u    /* columns per pass over the weights */
 #define KERN_AHEAD      16384   /* bytes prefetched ahead when streaming */
-
-/* Tiles become constant loops by inlining.  A sanitizer's build leaves them
- * as they are: it checks the same code and compiles in seconds. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define KERN_FN_INLINE  static inline
-#else
-#define KERN_FN_INLINE  static inline __attribute__((always_inline))
-#endif
 
 /* Floats of an expanded block: scales and minima of both halves. */
 enum {
@@ -66,79 +58,16 @@ typedef void (*kern_expand_pt)(kern_stretch_t *e, const uint8_t *group,
     uint32_t nb_all, uint32_t b, uint32_t nb);
 
 
-KERN_FN_INLINE size_t
-kern_form_bytes(const int form)
+/* Prefetches the next bytes of a walk, which is one over quants and scales
+ * together; returns where it goes on. */
+KERN_FN_INLINE const char *
+kern_ahead(const char *at, size_t bytes)
 {
-    switch (form) {
-    case KERN_FORM_4:
-    case KERN_FORM_NL:
-        return 256;
-    case KERN_FORM_5:
-        return 320;
-    case KERN_FORM_6:
-        return 384;
-    default:
-        return 512;
+    for (size_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(at + i, 0, 3);
     }
-}
 
-
-KERN_FN_INLINE size_t
-kern_record_bytes(const int scales)
-{
-    switch (scales) {
-    case KERN_SCALE_K:
-        return 16;
-    case KERN_SCALE_DM:
-    case KERN_SCALE_KHM:
-        return 64;
-    default:
-        return 32;
-    }
-}
-
-
-KERN_FN_INLINE size_t
-kern_super_bytes(const int scales)
-{
-    switch (scales) {
-    case KERN_SCALE_D:
-    case KERN_SCALE_DM:
-        return 0;
-    case KERN_SCALE_KM:
-    case KERN_SCALE_KHM:
-        return 64;
-    default:
-        return 32;
-    }
-}
-
-
-/* The packed scale record and super-block words of a block. */
-KERN_FN_INLINE const uint8_t *
-kern_record(const uint8_t *group, uint32_t nb_all, uint32_t b, const int form,
-    const int scales)
-{
-    return group + nb_all * kern_form_bytes(form)
-           + b * kern_record_bytes(scales);
-}
-
-
-KERN_FN_INLINE const uint8_t *
-kern_super(const uint8_t *group, uint32_t nb_all, uint32_t b, const int form,
-    const int scales)
-{
-    return kern_record(group, nb_all, nb_all, form, scales)
-           + b / 8 * kern_super_bytes(scales);
-}
-
-
-/* Expanded records come in four kinds only. */
-KERN_FN_INLINE int
-kern_expanded_scales(int scales)
-{
-    return scales == KERN_SCALE_K ? KERN_SCALE_D
-           : scales == KERN_SCALE_KM ? KERN_SCALE_DM : scales;
+    return at + bytes;
 }
 
 

@@ -261,6 +261,38 @@ kern_dots(__m256i *dot, const uint8_t *q, const int8_t *x, uint32_t half,
 }
 
 
+/* A block's dots, scaled, and its minima to the sums of n columns. */
+KERN_FN_INLINE void
+kern_scaled(__m256 *acc, const __m256i *dot, const __m256i *dot1,
+    kern_scales_t sc, const float *d, const float *ds, const float *ds1,
+    const uint32_t n, const int scales)
+{
+    __m256     dx;
+    const int  halves = kern_has_halves(scales);
+    const int  min = kern_has_min(scales);
+
+#pragma GCC unroll 8
+    for (uint32_t c = 0; c < n; c++) {
+        dx = _mm256_set1_ps(d[c]);
+        acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c]),
+                                 _mm256_mul_ps(sc.d, dx), acc[c]);
+
+        if (halves) {
+            acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot1[c]),
+                                     _mm256_mul_ps(sc.d1, dx), acc[c]);
+        }
+
+        if (min) {
+            acc[c] = _mm256_fmadd_ps(sc.m, _mm256_set1_ps(ds[c]), acc[c]);
+        }
+
+        if (min && halves) {
+            acc[c] = _mm256_fmadd_ps(sc.m1, _mm256_set1_ps(ds1[c]), acc[c]);
+        }
+    }
+}
+
+
 /* n, form, bits and scales are constants after inlining; half chooses the
  * rows. */
 KERN_FN_INLINE void
@@ -273,7 +305,7 @@ kern_tile(const kern_tile_t *t, uint32_t half, uint32_t col,
     const int       min = kern_has_min(scales);
     const int       biased = !min && bits != KERN_BITS_S8;
     float          *out = t->out + col * t->ldo + 8 * half;
-    __m256          acc[KERN_COLS], dx;
+    __m256          acc[KERN_COLS];
     __m256i         dot[KERN_COLS], dot1[KERN_COLS];
     uint32_t        rows = t->rows - 8 * half < 8 ? t->rows - 8 * half : 8;
     kern_scales_t   sc;
@@ -295,11 +327,7 @@ kern_tile(const kern_tile_t *t, uint32_t half, uint32_t col,
     for (uint32_t b = 0; b < t->nb; b++) {
 
         if (n <= 2 && !expanded && half == 0) {
-            for (uint32_t i = 0; i < q_bytes + s_bytes; i += 64) {
-                _mm_prefetch(ahead + i, _MM_HINT_T0);
-            }
-
-            ahead += q_bytes + s_bytes;
+            ahead = kern_ahead(ahead, q_bytes + s_bytes);
         }
 
 #pragma GCC unroll 8
@@ -313,27 +341,7 @@ kern_tile(const kern_tile_t *t, uint32_t half, uint32_t col,
         kern_dots(dot, q, x, half, 0, n, form, bits);
         kern_dots(halves ? dot1 : dot, q, x, half, 1, n, form, bits);
         sc = kern_scales(s, super, half, expanded, scales);
-
-#pragma GCC unroll 8
-        for (uint32_t c = 0; c < n; c++) {
-            dx = _mm256_set1_ps(d[c]);
-            acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c]),
-                                     _mm256_mul_ps(sc.d, dx), acc[c]);
-
-            if (halves) {
-                acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot1[c]),
-                                         _mm256_mul_ps(sc.d1, dx), acc[c]);
-            }
-
-            if (min) {
-                acc[c] = _mm256_fmadd_ps(sc.m, _mm256_set1_ps(ds[c]), acc[c]);
-            }
-
-            if (min && halves) {
-                acc[c] = _mm256_fmadd_ps(sc.m1, _mm256_set1_ps(ds1[c]),
-                                         acc[c]);
-            }
-        }
+        kern_scaled(acc, dot, dot1, sc, d, ds, ds1, n, scales);
 
         q += q_bytes;
         s += s_bytes;

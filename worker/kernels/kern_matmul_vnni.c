@@ -143,6 +143,65 @@ kern_scales(const uint8_t *s, const uint8_t *super, const int expanded,
 }
 
 
+/* The dot products of a block with n columns; with halves those of its upper
+ * 16 columns go to dot1. */
+KERN_FN_INLINE void
+kern_dots(__m512i *dot, __m512i *dot1, const uint8_t *q, const int8_t *x,
+    const uint32_t n, const int form, const int halves)
+{
+    __m512i  w;
+
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < 8; i++) {
+        /* a nibble vector serves k and k + 4: keep them adjacent */
+        const uint32_t  k = i / 2 + i % 2 * 4;
+
+        w = kern_weights(q, k, form);
+
+#pragma GCC unroll 8
+        for (uint32_t c = 0; c < n; c++) {
+            if (halves && k >= 4) {
+                KERN_DP(dot1[c], w, x + 32 * c + 4 * k);
+            } else {
+                KERN_DP(dot[c], w, x + 32 * c + 4 * k);
+            }
+        }
+    }
+}
+
+
+/* A block's dots, scaled, and its minima to the sums of n columns. */
+KERN_FN_INLINE void
+kern_scaled(__m512 *acc, const __m512i *dot, const __m512i *dot1,
+    kern_scales_t sc, const float *d, const float *ds, const float *ds1,
+    const uint32_t n, const int scales)
+{
+    __m512     dx;
+    const int  halves = kern_has_halves(scales);
+    const int  min = kern_has_min(scales);
+
+#pragma GCC unroll 8
+    for (uint32_t c = 0; c < n; c++) {
+        dx = _mm512_set1_ps(d[c]);
+        acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]),
+                                 _mm512_mul_ps(sc.d, dx), acc[c]);
+
+        if (halves) {
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1[c]),
+                                     _mm512_mul_ps(sc.d1, dx), acc[c]);
+        }
+
+        if (min) {
+            acc[c] = _mm512_fmadd_ps(sc.m, _mm512_set1_ps(ds[c]), acc[c]);
+        }
+
+        if (min && halves) {
+            acc[c] = _mm512_fmadd_ps(sc.m1, _mm512_set1_ps(ds1[c]), acc[c]);
+        }
+    }
+}
+
+
 /*
  * The tile.  n, form, scales are constants after inlining.  Arithmetic per
  * block and column: 8 vpdpbusd, then acc = fma(dot, dw * dx, acc) and
@@ -156,8 +215,8 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
     const int       expanded = form == KERN_FORM_BYTES;
     const int       halves = kern_has_halves(scales);
     const int       min = kern_has_min(scales);
-    __m512          acc[KERN_SLICE], dx;
-    __m512i         dot[KERN_SLICE], dot1[KERN_SLICE], w;
+    __m512          acc[KERN_SLICE];
+    __m512i         dot[KERN_SLICE], dot1[KERN_SLICE];
     __mmask16       rows = (__mmask16) ((1u << t->rows) - 1);
     kern_scales_t   sc;
     const float    *d = t->d, *ds = t->ds, *ds1 = t->ds1;
@@ -177,12 +236,7 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
     for (uint32_t b = 0; b < t->nb; b++) {
 
         if (n <= 2 && !expanded) {
-            /* one contiguous walk over quants and scales together */
-            for (uint32_t i = 0; i < q_bytes + s_bytes; i += 64) {
-                _mm_prefetch(ahead + i, _MM_HINT_T0);
-            }
-
-            ahead += q_bytes + s_bytes;
+            ahead = kern_ahead(ahead, q_bytes + s_bytes);
         }
 
 #pragma GCC unroll 8
@@ -193,45 +247,9 @@ kern_tile(const kern_tile_t *t, const uint32_t n, const int form,
                                      : _mm512_set1_epi32(bias1[c]);
         }
 
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < 8; i++) {
-            /* a nibble vector serves k and k + 4: keep them adjacent */
-            const uint32_t  k = i / 2 + i % 2 * 4;
-
-            w = kern_weights(q, k, form);
-
-#pragma GCC unroll 8
-            for (uint32_t c = 0; c < n; c++) {
-                if (halves && k >= 4) {
-                    KERN_DP(dot1[c], w, x + 32 * c + 4 * k);
-                } else {
-                    KERN_DP(dot[c], w, x + 32 * c + 4 * k);
-                }
-            }
-        }
-
+        kern_dots(dot, dot1, q, x, n, form, halves);
         sc = kern_scales(s, super, expanded, scales);
-
-#pragma GCC unroll 8
-        for (uint32_t c = 0; c < n; c++) {
-            dx = _mm512_set1_ps(d[c]);
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]),
-                                     _mm512_mul_ps(sc.d, dx), acc[c]);
-
-            if (halves) {
-                acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot1[c]),
-                                         _mm512_mul_ps(sc.d1, dx), acc[c]);
-            }
-
-            if (min) {
-                acc[c] = _mm512_fmadd_ps(sc.m, _mm512_set1_ps(ds[c]), acc[c]);
-            }
-
-            if (min && halves) {
-                acc[c] = _mm512_fmadd_ps(sc.m1, _mm512_set1_ps(ds1[c]),
-                                         acc[c]);
-            }
-        }
+        kern_scaled(acc, dot, dot1, sc, d, ds, ds1, n, scales);
 
         q += q_bytes;
         s += s_bytes;

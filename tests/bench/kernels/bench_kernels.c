@@ -113,6 +113,7 @@ peaks(void)
     }
 }
 
+
 #else
 
 static void

@@ -432,32 +432,15 @@ test_shapes(void **state)
 }
 
 
-/* One round of test_extremes: weights of one byte (or random), columns with
- * one value of `values` or full of the largest ones. */
-static void
-one_extreme(kern_wtype_t type, int fill)
+/* Columns with one of `values` each, then full of the largest ones: m is 16. */
+static float *
+extreme_columns(uint32_t m, uint32_t k)
 {
-    static const uint16_t  scales[] = {
-        0x0000, 0x8000, 0x0001, 0x03ff, 0x7bff, 0xfbff, 0x7c00, 0xfc00,
-        0x7e00, 0x3c00
-    };
-    static const float     values[] = {
+    static const float  values[] = {
         0.0f, -0.0f, 1e-38f, 1e-45f, 9e-31f, 1e-30f, 1.1e-30f, 3e38f, -3e38f,
         INFINITY, -INFINITY, NAN, 1.0f
     };
-    int             d, min;
-    float          *x, *want, *got;
-    size_t          bytes;
-    uint8_t        *gguf;
-    uint32_t        k = kt_cols(type, 64);
-    kern_panel_t    p, q;
-    kern_weight_t   w;
-    const uint32_t  rows = 16, m = 16;
-
-    x = kt_floats((size_t) m * k);
-    gguf = kt_gguf(type, rows, k);
-    bytes = kern_gguf_row_bytes(type, k);
-    kt_scale_at(type, &d, &min);
+    float              *x = kt_floats((size_t) m * k);
 
     for (uint32_t c = 0; c < 13; c++) {
         x[c * k + 7] = values[c];
@@ -470,6 +453,32 @@ one_extreme(kern_wtype_t type, int fill)
         x[14 * k + i] = -1.0f;
         x[15 * k + i] = i % 2 ? 1.0f : -1.0f;
     }
+
+    return x;
+}
+
+
+/* One round of test_extremes: weights of one byte (or random). */
+static void
+one_extreme(kern_wtype_t type, int fill)
+{
+    static const uint16_t  scales[] = {
+        0x0000, 0x8000, 0x0001, 0x03ff, 0x7bff, 0xfbff, 0x7c00, 0xfc00,
+        0x7e00, 0x3c00
+    };
+    int             d, min;
+    float          *x, *want, *got;
+    size_t          bytes;
+    uint8_t        *gguf;
+    uint32_t        k = kt_cols(type, 64);
+    kern_panel_t    p, q;
+    kern_weight_t   w;
+    const uint32_t  rows = 16, m = 16;
+
+    x = extreme_columns(m, k);
+    gguf = kt_gguf(type, rows, k);
+    bytes = kern_gguf_row_bytes(type, k);
+    kt_scale_at(type, &d, &min);
 
     if (fill >= 0) {
         memset(gguf, fill, bytes * rows);

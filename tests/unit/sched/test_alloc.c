@@ -25,6 +25,7 @@ main(void)
     return 77;
 }
 
+
 #else
 
 static uint64_t  allocations;

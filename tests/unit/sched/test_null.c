@@ -43,6 +43,27 @@ open_null(eng_t *eng, tok_t *tok, chat_template_t *tmpl,
 }
 
 
+/* One choice, two, and three cut short: each request has its own sink. */
+static void
+submit_three(wrk_sched_t *s, const char *msgs)
+{
+    uint32_t  i;
+
+    for (i = 0; i < 3; i++) {
+        sink_init(&sinks[i], 8192);
+        block_fields(&block.fixed, SHR_TASK_CHAT);
+        block.fixed.max_tokens = i == 2 ? 5 : 100;
+        block.fixed.n = 1 + i;
+        block.fixed.queued_ns = 1;
+        block_begin(&block);
+        shr_req_add(&block.w, SHR_R_MESSAGES, msgs, strlen(msgs));
+        block_end(&block);
+        wrk_sched_submit(s, block.buf, block.w.len, &sink_ops, &sinks[i],
+                         now);
+    }
+}
+
+
 static void
 test_null(void **state)
 {
@@ -66,18 +87,7 @@ test_null(void **state)
         s = open_null(&eng, tok, tmpl, &no);
         now = 1000000;
 
-        for (i = 0; i < 3; i++) {
-            sink_init(&sinks[i], 8192);
-            block_fields(&block.fixed, SHR_TASK_CHAT);
-            block.fixed.max_tokens = i == 2 ? 5 : 100;
-            block.fixed.n = 1 + i;
-            block.fixed.queued_ns = 1;
-            block_begin(&block);
-            shr_req_add(&block.w, SHR_R_MESSAGES, msgs, strlen(msgs));
-            block_end(&block);
-            wrk_sched_submit(s, block.buf, block.w.len, &sink_ops, &sinks[i],
-                             now);
-        }
+        submit_three(s, msgs);
 
         for (steps = 0; !wrk_sched_idle(s); steps++) {
             assert_true(steps < 1000);

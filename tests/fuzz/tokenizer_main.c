@@ -14,8 +14,9 @@
 #include <time.h>
 
 
-#define BYTES_MAX  (1u << 20)
-#define FILES_MAX  4096
+#define BYTES_MAX    (1u << 20)
+#define FILES_MAX    4096
+#define SECONDS_MAX  1000000
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -89,6 +90,21 @@ change(uint8_t *p, size_t n, size_t n_files)
 }
 
 
+/* Decimal digits only; returns 0, or -1 where the text is no such number. */
+static int
+number(const char *text, uint64_t *n)
+{
+    for (*n = 0; *text >= '0' && *text <= '9'; text++) {
+        if (__builtin_mul_overflow(*n, 10, n)
+            || __builtin_add_overflow(*n, (unsigned) (*text - '0'), n))
+        {
+            return -1;
+        }
+    }
+    return *text == '\0' ? 0 : -1;
+}
+
+
 int
 main(int argc, char **argv)
 {
@@ -96,15 +112,18 @@ main(int argc, char **argv)
     uint8_t        *copy;
     size_t          n, n_files = 0, k;
     unsigned long   runs = 0;
+    uint64_t        seconds, seed;
     time_t          end;
     FILE           *f;
     int             i;
 
-    if (argc < 4) {
+    if (argc < 4 || number(argv[1], &seconds) != 0 || seconds > SECONDS_MAX
+        || number(argv[2], &seed) != 0)
+    {
         fprintf(stderr, "usage: %s SECONDS SEED FILE...\n", argv[0]);
         return 2;
     }
-    state = strtoull(argv[2], NULL, 10) * 2654435769u + 88172645463325252u;
+    state = seed * 2654435769u + 88172645463325252u;
     for (i = 3; i < argc && n_files < FILES_MAX; i++) {
         f = fopen(argv[i], "rb");
         if (f == NULL) {
@@ -120,7 +139,7 @@ main(int argc, char **argv)
         files[n_files++].n = n;
         (void) LLVMFuzzerTestOneInput(files[n_files - 1].p, n);
     }
-    end = time(NULL) + (time_t) strtoul(argv[1], NULL, 10);
+    end = time(NULL) + (time_t) seconds;
     while (n_files && time(NULL) < end) {
         k = (size_t) rnd(n_files);
         n = files[k].n;

@@ -21,6 +21,15 @@
 #define TEXTS_MAX    4096
 #define FLAGS        (TOK_NO_TRUNCATION | TOK_NO_PADDING)
 
+/* By text, in microseconds of CPU time; of the measured half, the sums. */
+typedef struct {
+    double  first[TEXTS_MAX];
+    double  again[TEXTS_MAX];
+    double  dec[TEXTS_MAX];
+    size_t  bytes;
+    size_t  tokens;
+} bench_t;
+
 
 static double
 cpu_us(void)
@@ -102,24 +111,79 @@ cut(const tok_t *t, tok_scratch_t *s, const char *p, size_t len,
 }
 
 
+/* Decimal digits only; returns 0, or -1 where the text is no such number. */
+static int
+number(const char *text, size_t *n)
+{
+    for (*n = 0; *text >= '0' && *text <= '9'; text++) {
+        if (__builtin_mul_overflow(*n, 10, n)
+            || __builtin_add_overflow(*n, (unsigned) (*text - '0'), n))
+        {
+            return -1;
+        }
+    }
+    return *text == '\0' ? 0 : -1;
+}
+
+
+/*
+ * The first half of the texts warms up memory and caches; the second is
+ * measured.  ids has room for the ids of any text.
+ */
+static void
+measure(tok_t *t, tok_scratch_t *s, const tok_str_t *texts, size_t n,
+    uint32_t *ids, bench_t *b)
+{
+    double         a;
+    size_t         i, k, dlen;
+    const char    *text;
+    tok_result_t   r;
+
+    for (i = 0; i < n; i++) {
+        a = cpu_us();
+        (void) tok_encode(t, s, texts[i].ptr, texts[i].len, FLAGS, &r);
+        b->first[i] = cpu_us() - a;
+        if (i >= n / 2) {
+            b->bytes += texts[i].len;
+            b->tokens += r.n;
+        }
+    }
+    for (i = n / 2; i < n; i++) {
+        for (k = 0; k < 3; k++) {
+            a = cpu_us();
+            (void) tok_encode(t, s, texts[i].ptr, texts[i].len, FLAGS, &r);
+            b->again[i] = cpu_us() - a;
+        }
+        memcpy(ids, r.ids, r.n * sizeof(*ids));
+        k = r.n;
+        a = cpu_us();
+        (void) tok_decode(t, s, ids, k, 0, &text, &dlen);
+        b->dec[i] = cpu_us() - a;
+    }
+}
+
+
 int
 main(int argc, char **argv)
 {
     static tok_str_t  texts[TEXTS_MAX];
-    static double     first[TEXTS_MAX], again[TEXTS_MAX], dec[TEXTS_MAX];
+    static bench_t    b;
     tok_t            *t;
     tok_scratch_t    *s, *warm;
     tok_err_t         err;
-    tok_result_t      r;
-    const char       *text;
     char             *corpus;
     uint32_t         *ids;
-    size_t            len, n, i, k, bytes = 0, tokens = 0, dlen;
+    size_t            len, n, i, max = 600;
     double            a;
 
     if (argc < 3 || tok_open(&t, argv[1], &err) != 0) {
         fprintf(stderr, "usage: bench_encode TOKENIZER CORPUS [TEXTS]: %s\n",
                 argc < 3 ? "" : err.msg);
+        return 2;
+    }
+    if (argc > 3 && (number(argv[3], &max) != 0 || max > TEXTS_MAX)) {
+        fprintf(stderr, "TEXTS \"%s\" is not a number up to %d\n", argv[3],
+                TEXTS_MAX);
         return 2;
     }
     corpus = slurp(argv[2], &len);
@@ -128,45 +192,23 @@ main(int argc, char **argv)
     if (corpus == NULL || s == NULL || warm == NULL) {
         return 2;
     }
-    n = cut(t, warm, corpus, len, texts, argc > 3
-            ? (size_t) strtoul(argv[3], NULL, 10) : 600);
+    n = cut(t, warm, corpus, len, texts, max);
     ids = malloc((len + 16) * sizeof(*ids));
     if (n < 4 || ids == NULL) {
         fprintf(stderr, "the corpus is too small\n");
         return 2;
     }
-    /* The first half warms up memory and caches; the second is measured. */
-    for (i = 0; i < n; i++) {
-        a = cpu_us();
-        (void) tok_encode(t, s, texts[i].ptr, texts[i].len, FLAGS, &r);
-        first[i] = cpu_us() - a;
-        if (i >= n / 2) {
-            bytes += texts[i].len;
-            tokens += r.n;
-        }
-    }
-    for (i = n / 2; i < n; i++) {
-        for (k = 0; k < 3; k++) {
-            a = cpu_us();
-            (void) tok_encode(t, s, texts[i].ptr, texts[i].len, FLAGS, &r);
-            again[i] = cpu_us() - a;
-        }
-        memcpy(ids, r.ids, r.n * sizeof(*ids));
-        k = r.n;
-        a = cpu_us();
-        (void) tok_decode(t, s, ids, k, 0, &text, &dlen);
-        dec[i] = cpu_us() - a;
-    }
+    measure(t, s, texts, n, ids, &b);
     a = 0;
     for (i = n / 2; i < n; i++) {
-        a += first[i];
+        a += b.first[i];
     }
     n -= n / 2;
     printf("%-10s %4zu texts, %5.0f tokens, %6.0f bytes each: distinct p50 "
            "%7.1f us (%.0f MB/s), repeated %7.1f us, decode %6.1f us, "
-           "grown %llu\n", tok_kind(t), n, (double) tokens / (double) n,
-           (double) bytes / (double) n, median(first + n, n),
-           (double) bytes / a, median(again + n, n), median(dec + n, n),
+           "grown %llu\n", tok_kind(t), n, (double) b.tokens / (double) n,
+           (double) b.bytes / (double) n, median(b.first + n, n),
+           (double) b.bytes / a, median(b.again + n, n), median(b.dec + n, n),
            (unsigned long long) tok_scratch_grown(s));
     free(ids);
     free(corpus);

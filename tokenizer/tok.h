@@ -19,18 +19,15 @@
 #ifndef TOK_H
 #define TOK_H
 
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
 
 #if defined(__GNUC__)
 #define TOK_API  __attribute__((visibility("default")))
 #else
 #define TOK_API
 #endif
-
 
 enum {
     TOK_OK            =  0,
@@ -50,7 +47,6 @@ enum {
 #define TOK_ERR_MAX  256
 #define TOK_NO_ID    UINT32_MAX
 
-
 typedef struct tok          tok_t;
 typedef struct tok_scratch  tok_scratch_t;
 
@@ -64,9 +60,6 @@ typedef struct {
     const char  *ptr;
     size_t       len;
 } tok_str_t;
-
-
-/* --- open and close ---------------------------------------------------- */
 
 /*
  * path: a tokenizer.json, a folder that holds one (tokenizer_config.json
@@ -104,6 +97,7 @@ typedef struct {
 TOK_API void tok_gguf_init(tok_gguf_t *g);
 TOK_API int tok_open_gguf(tok_t **t, const tok_gguf_t *g, tok_err_t *err);
 
+/* Frees what tok_open* made; nothing that it gave out may be used after. */
 TOK_API void tok_close(tok_t *t);
 
 /*
@@ -117,9 +111,6 @@ TOK_API int tok_image_write(const tok_t *t, const char *image, tok_err_t *err);
 TOK_API int tok_open_cached(tok_t **t, const char *source, const char *image,
     tok_err_t *err);
 
-
-/* --- scratch ------------------------------------------------------------ */
-
 /*
  * Memory of encode and decode: it grows while texts get longer and is then
  * never allocated again.  A scratch may be used with any tok_t, but a switch
@@ -130,9 +121,6 @@ TOK_API void tok_scratch_free(tok_scratch_t *s);
 
 /* How often this scratch has asked for memory (for tests and metrics). */
 TOK_API uint64_t tok_scratch_grown(const tok_scratch_t *s);
-
-
-/* --- encode ------------------------------------------------------------- */
 
 enum {
     TOK_ADD_SPECIAL   = 1 << 0, /* what the post-processor adds: bos, [CLS] */
@@ -152,10 +140,8 @@ typedef struct {
     uint32_t  end;
 } tok_span_t;
 
-/*
- * All arrays lie in the scratch and stay valid until its next use.  offsets,
- * type_ids, special and mask are NULL unless asked for.
- */
+/* All arrays lie in the scratch and stay valid until its next use.  offsets,
+ * type_ids, special and mask are NULL unless asked for. */
 typedef struct {
     const uint32_t    *ids;
     size_t             n;
@@ -166,6 +152,7 @@ typedef struct {
     size_t             bad_at;  /* TOK_E_UTF8: first bad byte of the text */
 } tok_result_t;
 
+/* One text.  TOK_E_UTF8, TOK_E_LIMIT, TOK_E_NOMEM, TOK_E_UNK, TOK_E_MATCH. */
 TOK_API int tok_encode(const tok_t *t, tok_scratch_t *s, const char *text,
     size_t len, unsigned flags, tok_result_t *out);
 
@@ -181,6 +168,7 @@ typedef struct {
     uint32_t  end;
 } tok_range_t;
 
+/* Errors as tok_encode. */
 TOK_API int tok_encode_chat(const tok_t *t, tok_scratch_t *s,
     const char *text, size_t len, const tok_range_t *plain, size_t n_plain,
     unsigned flags, tok_result_t *out);
@@ -190,12 +178,7 @@ TOK_API int tok_encode_pair(const tok_t *t, tok_scratch_t *s, const char *a,
     size_t a_len, const char *b, size_t b_len, unsigned flags,
     tok_result_t *out);
 
-
-/* --- decode ------------------------------------------------------------- */
-
-enum {
-    TOK_SKIP_SPECIAL  = 1 << 0  /* leave out tokens marked special */
-};
+enum { TOK_SKIP_SPECIAL = 1 << 0 };     /* no tokens marked special */
 
 /* text lies in the scratch, valid until its next use; always valid UTF-8. */
 TOK_API int tok_decode(const tok_t *t, tok_scratch_t *s, const uint32_t *ids,
@@ -221,6 +204,7 @@ typedef struct {
     uint8_t   held[TOK_STREAM_HOLD + 8];
 } tok_stream_t;
 
+/* Begins a sequence; flags: TOK_SKIP_SPECIAL. */
 TOK_API void tok_stream_init(tok_stream_t *st, unsigned flags);
 
 /* Room that one step or flush can need at most. */
@@ -232,9 +216,6 @@ TOK_API int tok_stream_step(tok_stream_t *st, const tok_t *t, uint32_t id,
 TOK_API int tok_stream_flush(tok_stream_t *st, const tok_t *t, char *out,
     size_t cap, size_t *len);
 
-
-/* --- lookups ------------------------------------------------------------ */
-
 /* One more than the largest id; ids below it may be unused. */
 TOK_API uint32_t tok_vocab_size(const tok_t *t);
 
@@ -243,14 +224,13 @@ TOK_API uint32_t tok_token_to_id(const tok_t *t, const char *token,
     size_t len);
 TOK_API tok_str_t tok_id_to_token(const tok_t *t, uint32_t id);
 
-/*
- * The bytes that the token stands for inside a text (" the"; a byte token
+/* The bytes that the token stands for inside a text (" the"; a byte token
  * gives its byte, so this need not be valid UTF-8).  Returns TOK_E_SPACE with
- * *len set if cap is too small; tok_stream_room(t) is always enough.
- */
+ * *len set if cap is too small; tok_stream_room(t) is always enough. */
 TOK_API int tok_id_to_bytes(const tok_t *t, uint32_t id, char *out,
     size_t cap, size_t *len);
 
+/* Properties of ids and of the vocabulary. */
 TOK_API bool tok_is_special(const tok_t *t, uint32_t id);
 TOK_API uint32_t tok_bos(const tok_t *t);           /* or TOK_NO_ID */
 TOK_API uint32_t tok_eos(const tok_t *t);
@@ -268,6 +248,5 @@ TOK_API const char *tok_kind(const tok_t *t);
 
 /* Truncation that the file asks for, in tokens; 0: none. */
 TOK_API size_t tok_max_length(const tok_t *t);
-
 
 #endif /* TOK_H */

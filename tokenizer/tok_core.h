@@ -106,7 +106,7 @@ int tok_scratch_adopt(tok_scratch_t *s, const tok_t *t);
 /* tok_added.c */
 typedef struct {
     size_t    begin, end;
-    size_t    raw;                  /* where its own bytes begin, up to resume */
+    size_t    raw;                  /* its own bytes: from here to resume */
     size_t    resume;               /* where the search goes on */
     uint32_t  id;
 } tok_match_t;

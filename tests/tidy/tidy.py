@@ -40,7 +40,7 @@ CJSON = {"cjson/cJSON.h"}
 # The longest folder that fits a file decides.
 DIRECTIONS = {
     "shm/": (set(), ("shm/",)),
-    "tokenizer/": (PCRE2, ("tokenizer/",)),
+    "tokenizer/": (PCRE2 | {"emmintrin.h"}, ("tokenizer/",)),
     "ngx_module/": (CJSON, ("ngx_module/", "shm/")),
     "worker/": (CJSON | {"liburing.h"}, ("worker/", "shm/", "tokenizer/")),
     "worker/kernels/": ({"cblas.h", "immintrin.h", "cpuid.h", "arm_neon.h"},

@@ -309,8 +309,11 @@ class Nginx:
 
     def end(self, number):
         problems = []
-        if self.is_alive():
-            self.kill(number)
+        try:
+            if self.is_alive():
+                self.kill(number)
+        except (FileNotFoundError, ProcessLookupError):
+            pass                    # it is just ending by itself
         if not self.wait_gone(lambda: not self.is_alive()):
             problems.append("nginx does not end on signal %d" % number)
         elif not self.daemon and self.process.wait() not in (0, -9):

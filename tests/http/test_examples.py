@@ -40,7 +40,7 @@ def test_example(nginx, path):
                "Authorization": "Bearer key-of-anna"}
     # without "model": the first of infer_pass.  Where there is a fallback, it
     # answers while that model's pool is loading.
-    for name in re.findall(r"infer_model (\w+)", text):
+    for name in re.findall(r"infer_model (\w+) {", text):
         server.wait_log(r"model %s: worker 0 ready" % name)
     answer = server.post("/v1/chat/completions", json.dumps(
         {"messages": [{"role": "user", "content": "Hello"}],

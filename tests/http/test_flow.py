@@ -134,7 +134,7 @@ def test_client_that_does_not_read(start):
     sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
                  % (CHAT.encode(), len(data)) + data)
     wait_for(lambda: worker_of(server)["running"] == 1)
-    wait_for(lambda: idle(server), 5)
+    wait_for(lambda: idle(server), 15)
     sock.close()
 
 

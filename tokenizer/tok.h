@@ -209,7 +209,6 @@ TOK_API void tok_stream_init(tok_stream_t *st, unsigned flags);
 
 /* Room that one step or flush can need at most. */
 TOK_API size_t tok_stream_room(const tok_t *t);
-
 /* out: cap >= tok_stream_room(t), else TOK_E_SPACE.  *len may be 0. */
 TOK_API int tok_stream_step(tok_stream_t *st, const tok_t *t, uint32_t id,
     char *out, size_t cap, size_t *len);
@@ -242,7 +241,6 @@ TOK_API const uint32_t *tok_eos_all(const tok_t *t, size_t *n);
 
 /* Empty if the file has none. */
 TOK_API tok_str_t tok_chat_template(const tok_t *t);
-
 /* "byte-level BPE", "WordPiece" ...: for logs. */
 TOK_API const char *tok_kind(const tok_t *t);
 

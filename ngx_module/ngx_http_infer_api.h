@@ -44,6 +44,10 @@ void ngx_http_infer_out_json(ngx_http_infer_out_t *out, const u_char *data,
 /* The same for bytes that may break UTF-8: U+FFFD stands for what does. */
 void ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
     size_t len);
+/* A token's name: its text, or bytes:\xHH... for a part of a character, so
+ * that different tokens have different names. */
+void ngx_http_infer_out_token(ngx_http_infer_out_t *out, const u_char *data,
+    size_t len);
 void ngx_http_infer_out_number(ngx_http_infer_out_t *out, uint64_t n);
 void ngx_http_infer_out_real(ngx_http_infer_out_t *out, double n);
 /* ngx_sprintf() of at most 512 bytes; for names and numbers. */

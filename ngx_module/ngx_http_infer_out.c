@@ -213,6 +213,33 @@ ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
 
 
 void
+ngx_http_infer_out_token(ngx_http_infer_out_t *out, const u_char *data,
+    size_t len)
+{
+    size_t  n, at;
+
+    for (at = 0; at < len; at += n) {
+        n = ngx_http_infer_utf8(data + at, data + len);
+
+        if (n == 0) {
+            break;
+        }
+    }
+
+    if (at == len) {
+        ngx_http_infer_out_json(out, data, len);
+        return;
+    }
+
+    ngx_http_infer_out(out, "bytes:");
+
+    for (at = 0; at < len; at++) {
+        ngx_http_infer_out_print(out, "\\\\x%02xi", (ngx_int_t) data[at]);
+    }
+}
+
+
+void
 ngx_http_infer_out_number(ngx_http_infer_out_t *out, uint64_t n)
 {
     u_char  buf[20], *p;

@@ -420,7 +420,7 @@ ngx_http_infer_logprob_text(ngx_http_infer_choice_t *choice,
     p = ngx_http_infer_entry(p, &entry, &text);
 
     ngx_http_infer_out(&lists[0], "\"");
-    ngx_http_infer_out_text(&lists[0], text, entry.len);
+    ngx_http_infer_out_token(&lists[0], text, entry.len);
     ngx_http_infer_out(&lists[0], "\"");
     ngx_http_infer_put_logprob(&lists[1], entry.logprob);
     ngx_http_infer_out_number(&lists[3], lp->text_offset);
@@ -440,7 +440,7 @@ ngx_http_infer_logprob_text(ngx_http_infer_choice_t *choice,
         }
 
         ngx_http_infer_out(&lists[2], "\"");
-        ngx_http_infer_out_text(&lists[2], text, entry.len);
+        ngx_http_infer_out_token(&lists[2], text, entry.len);
         ngx_http_infer_out(&lists[2], "\":");
         ngx_http_infer_out_real(&lists[2], entry.logprob);
     }

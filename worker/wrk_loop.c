@@ -71,6 +71,7 @@ wrk_loop_run(const wrk_loop_opts_t *opts)
         goto done;
     }
 
+    show_figures(l);                /* before anybody looks at them */
     loop_set_state(l, SHR_WORKER_READY);
     tell_supervisor(l, SHR_CTL_READY, "");
     serve(l);

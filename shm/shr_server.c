@@ -760,14 +760,9 @@ shr_server_sleep(shr_server_t *s)
 void
 shr_server_awake(shr_server_t *s)
 {
-    uint32_t  sleeping;
-
-    sleeping = atomic_load_explicit(&s->sleep->sleeping,
-                                    memory_order_relaxed);
-
-    if (sleeping & 1) {
-        atomic_store_explicit(&s->sleep->sleeping, sleeping + 1,
-                              memory_order_relaxed);
+    if (atomic_load_explicit(&s->sleep->sleeping, memory_order_relaxed) & 1) {
+        atomic_fetch_add_explicit(&s->sleep->sleeping, 1,
+                                  memory_order_relaxed);
     }
 }
 

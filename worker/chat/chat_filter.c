@@ -527,6 +527,11 @@ FILTER(round)
         f = floor(f * scale) / scale;
     } else if (how == NULL || chat_is_str(how, "common")) {
         f = nearbyint(f * scale) / scale;
+
+        if (a->v[0].type != CV_FLOAT) {     /* as Python's round() */
+            *out = chat_v_int((int64_t) f);
+            return CHAT_OK;
+        }
     } else {
         return chat_arg_fail(vm, "round", "\"common\", \"ceil\" or \"floor\"",
                              how);

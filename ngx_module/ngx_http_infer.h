@@ -138,7 +138,7 @@ typedef struct {
     ngx_str_t                       worker;
     ngx_path_t                     *run_path;
     ngx_http_infer_generation_t    *generation;
-    ngx_int_t                       request_id; /* variable's index */
+    ngx_int_t                       request_id; /* index, or NGX_ERROR */
 } ngx_http_infer_main_conf_t;
 
 

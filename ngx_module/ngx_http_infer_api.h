@@ -155,6 +155,8 @@ void ngx_http_infer_render_error(ngx_http_infer_out_t *out,
 ngx_int_t ngx_http_infer_add_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
 ngx_int_t ngx_http_infer_add_request_id(ngx_http_request_t *r);
+/* Writes NGX_HTTP_INFER_ID_LEN hexadecimal digits. */
+void ngx_http_infer_request_id(ngx_http_request_t *r, u_char *id);
 /* A whole JSON or text answer. */
 ngx_int_t ngx_http_infer_send_out(ngx_http_request_t *r, ngx_uint_t status,
     const char *type, ngx_http_infer_out_t *out);

@@ -75,21 +75,21 @@ ngx_http_infer_waiting(ngx_http_infer_pool_t *pool, uint64_t *tokens)
 {
     uint32_t           w;
     uint64_t           n;
-    shr_worker_info_t  info;
+    shr_worker_load_t  load;
 
     n = 0;
     *tokens = 0;
 
     for (w = 0; w < pool->geom.nworkers; w++) {
-        shr_client_info(pool->client, w, &info);
+        shr_client_load(pool->client, w, &load);
 
-        if (ngx_http_infer_is_retired(&pool->peers[w], &info)) {
+        if (ngx_http_infer_is_retired(&pool->peers[w], &load)) {
             continue;                   /* it may lie about that too */
         }
 
         n += shr_client_backlog(pool->client, w);
-        n += ngx_min(info.counters[SHR_G_WAITING], UINT32_MAX);
-        *tokens += ngx_min(info.counters[SHR_G_WAITING_TOKENS], UINT32_MAX);
+        n += ngx_min(load.waiting, UINT32_MAX);
+        *tokens += ngx_min(load.waiting_tokens, UINT32_MAX);
     }
 
     return n;
@@ -172,9 +172,9 @@ static ngx_int_t
 ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
 {
     uint32_t                w;
-    uint64_t                load, least;
+    uint64_t                todo, least;
     ngx_uint_t              ready, best_ready, found;
-    shr_worker_info_t       info;
+    shr_worker_load_t       load;
     ngx_http_infer_pool_t  *pool;
 
     pool = ctx->pool;
@@ -183,27 +183,27 @@ ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
     least = 0;
 
     for (w = 0; w < pool->geom.nworkers; w++) {
-        shr_client_info(pool->client, w, &info);
+        shr_client_load(pool->client, w, &load);
 
-        if (ngx_http_infer_is_retired(&pool->peers[w], &info)) {
+        if (ngx_http_infer_is_retired(&pool->peers[w], &load)) {
             continue;
         }
 
-        ready = info.state == SHR_WORKER_READY;
-        load = pool->peers[w].inflight;
+        ready = load.state == SHR_WORKER_READY;
+        todo = pool->peers[w].inflight;
 
         if (ready) {
-            load = ngx_min(info.counters[SHR_G_WAITING], UINT32_MAX)
-                   + ngx_min(info.counters[SHR_G_RUNNING], UINT32_MAX)
+            todo = ngx_min(load.waiting, UINT32_MAX)
+                   + ngx_min(load.running, UINT32_MAX)
                    + shr_client_backlog(pool->client, w);
         }
 
         if (!found || ready > best_ready
-            || (ready == best_ready && load < least))
+            || (ready == best_ready && todo < least))
         {
             found = 1;
             best_ready = ready;
-            least = load;
+            least = todo;
             *worker = w;
         }
     }
@@ -403,7 +403,7 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
 {
     uint32_t           w;
     ngx_uint_t         n;
-    shr_worker_info_t  info;
+    shr_worker_load_t  load;
 
     if (pool == NULL || pool->client == NULL) {
         return 0;
@@ -412,9 +412,9 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
     n = 0;
 
     for (w = 0; w < pool->geom.nworkers; w++) {
-        shr_client_info(pool->client, w, &info);
-        n += info.state == SHR_WORKER_READY
-             && !ngx_http_infer_is_retired(&pool->peers[w], &info);
+        shr_client_load(pool->client, w, &load);
+        n += load.state == SHR_WORKER_READY
+             && !ngx_http_infer_is_retired(&pool->peers[w], &load);
     }
 
     return n;

@@ -6,6 +6,8 @@
 
 #include "ngx_module/ngx_http_infer_api.h"
 
+#include <sys/random.h>
+
 
 #define NGX_HTTP_INFER_MESSAGE_MAX  1024
 
@@ -138,7 +140,61 @@ ngx_http_infer_add_header(ngx_http_request_t *r, const char *name,
 }
 
 
-/* The client's own id when it is fit to be repeated, else $request_id. */
+/* A word of an id: distinct for each n, evenly spread (splitmix64's mixing
+ * function, Steele, Lea, Flood 2014). */
+static uint64_t
+ngx_http_infer_mix(uint64_t n)
+{
+    n = (n ^ n >> 30) * 0xbf58476d1ce4e5b9u;
+    n = (n ^ n >> 27) * 0x94d049bb133111ebu;
+
+    return n ^ n >> 31;
+}
+
+
+/* $request_id where the configuration uses it, else one of our own: ids name
+ * requests in logs, they need not be hard to guess. */
+void
+ngx_http_infer_request_id(ngx_http_request_t *r, u_char *id)
+{
+    uint64_t                     words[2];
+    ngx_uint_t                   i;
+    ngx_http_variable_value_t   *v;
+    ngx_http_infer_main_conf_t  *imcf;
+    static uint64_t              seed[2];
+    static ngx_pid_t             owner;
+    static const u_char          hex[] = "0123456789abcdef";
+
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_infer_module);
+
+    if (imcf->request_id != NGX_ERROR) {
+        v = ngx_http_get_indexed_variable(r, (ngx_uint_t) imcf->request_id);
+
+        if (v != NULL && !v->not_found && v->len == NGX_HTTP_INFER_ID_LEN) {
+            ngx_memcpy(id, v->data, NGX_HTTP_INFER_ID_LEN);
+            return;
+        }
+    }
+
+    if (owner != ngx_pid) {
+        if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed)) {
+            seed[0] = ngx_http_infer_now();
+            seed[1] = (uint64_t) ngx_pid;
+        }
+
+        owner = ngx_pid;
+    }
+
+    words[0] = ngx_http_infer_mix(seed[0]++);
+    words[1] = ngx_http_infer_mix(seed[1]);
+
+    for (i = 0; i < NGX_HTTP_INFER_ID_LEN; i++) {
+        id[i] = hex[words[i / 16] >> (60 - i % 16 * 4) & 15];
+    }
+}
+
+
+/* The client's own id when it is fit to be repeated, else the request's. */
 ngx_int_t
 ngx_http_infer_add_request_id(ngx_http_request_t *r)
 {
@@ -147,7 +203,7 @@ ngx_http_infer_add_request_id(ngx_http_request_t *r)
     ngx_uint_t                   n;
     ngx_list_part_t             *part;
     ngx_table_elt_t             *h;
-    ngx_http_variable_value_t   *v;
+    ngx_http_infer_ctx_t        *ctx;
     ngx_http_infer_main_conf_t  *imcf;
 
     part = &r->headers_in.headers.part;
@@ -188,14 +244,21 @@ ngx_http_infer_add_request_id(ngx_http_request_t *r)
         return NGX_OK;
     }
 
-    v = ngx_http_get_indexed_variable(r, (ngx_uint_t) imcf->request_id);
+    ctx = ngx_http_infer_ctx(r);
+    id.len = NGX_HTTP_INFER_ID_LEN;
 
-    if (v == NULL || v->not_found) {
-        return NGX_OK;
+    if (ctx != NULL && ctx->id[0] != '\0') {
+        id.data = ctx->id;
+
+    } else {
+        id.data = ngx_pnalloc(r->pool, NGX_HTTP_INFER_ID_LEN);
+
+        if (id.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_http_infer_request_id(r, id.data);
     }
-
-    id.data = v->data;
-    id.len = v->len;
 
     return ngx_http_infer_add_header(r, "x-request-id", &id);
 }

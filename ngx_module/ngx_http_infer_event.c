@@ -115,7 +115,7 @@ ngx_http_infer_collect(ngx_http_infer_pool_t *pool, uint32_t w)
 {
     int                     rc;
     uint32_t                slot, n;
-    shr_worker_info_t       info;
+    shr_worker_load_t       load;
     ngx_http_infer_peer_t  *peer;
 
     peer = &pool->peers[w];
@@ -138,15 +138,15 @@ ngx_http_infer_collect(ngx_http_infer_pool_t *pool, uint32_t w)
     }
 
     /* after the ring: what a dead worker has said is read first */
-    shr_client_info(pool->client, w, &info);
+    shr_client_load(pool->client, w, &load);
 
-    if (info.state == SHR_WORKER_READY) {
-        peer->served = info.incarnation;
+    if (load.state == SHR_WORKER_READY) {
+        peer->served = load.incarnation;
     }
 
-    if (info.incarnation != peer->incarnation) {
+    if (load.incarnation != peer->incarnation) {
         ngx_http_infer_run();
-        peer->incarnation = info.incarnation;
+        peer->incarnation = load.incarnation;
         ngx_http_infer_lost(pool, w);
     }
 }

@@ -334,26 +334,32 @@ scan_scalar(scan_t *s, ngx_http_infer_json_type_e *type)
 }
 
 
-/* Whether eight bytes are all plain: ASCII, no control, quote or backslash. */
-static int
+/* How many of the next eight bytes are plain up to the first that is not:
+ * ASCII, no control, quote or backslash.  A borrow spoils only bytes behind the
+ * first hit, which stands lowest. */
+static size_t
 plain8(const unsigned char *p)
 {
     uint64_t        v, quote, slash;
     const uint64_t  ones = 0x0101010101010101u, high = ones * 0x80;
 
     memcpy(&v, p, sizeof(v));
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
     quote = v ^ ones * '"';
     slash = v ^ ones * '\\';
+    v = (v | (v - ones * 0x20) | (quote - ones) | (slash - ones)) & high;
 
-    return ((v | (v - ones * 0x20) | (quote - ones) | (slash - ones)) & high)
-           == 0;
+    return v == 0 ? 8 : (size_t) __builtin_ctzll(v) / 8;
 }
 
 
 static int
 scan_string(scan_t *s)
 {
-    int  rc;
+    int     rc;
+    size_t  n;
 
     s->p++;
 
@@ -361,8 +367,8 @@ scan_string(scan_t *s)
         /* After an escape or a character beyond ASCII another one is likely. */
 
         if (s->p < s->end && *s->p != '\\' && *s->p < 0x80) {
-            while (s->end - s->p >= 8 && plain8(s->p)) {
-                s->p += 8;
+            for (n = 8; n == 8 && s->end - s->p >= 8; s->p += n) {
+                n = plain8(s->p);
             }
         }
 

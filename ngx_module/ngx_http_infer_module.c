@@ -297,10 +297,35 @@ ngx_http_infer_add_run_path(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf)
 }
 
 
+/* The index of $request_id when something before us uses it, a log format for
+ * example: then our answers carry the same.  NGX_ERROR: nobody asks for it, and
+ * cheaper ids will do. */
+static ngx_int_t
+ngx_http_infer_find_request_id(ngx_conf_t *cf)
+{
+    ngx_str_t                   name = ngx_string("request_id");
+    ngx_uint_t                  i;
+    ngx_http_variable_t        *v;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+    v = cmcf->variables.elts;
+
+    for (i = 0; i < cmcf->variables.nelts; i++) {
+        if (v[i].name.len == name.len
+            && ngx_strncmp(v[i].name.data, name.data, name.len) == 0)
+        {
+            return (ngx_int_t) i;
+        }
+    }
+
+    return NGX_ERROR;
+}
+
+
 static ngx_int_t
 ngx_http_infer_postconfiguration(ngx_conf_t *cf)
 {
-    ngx_str_t                     name = ngx_string("request_id");
     ngx_uint_t                    i;
     ngx_http_infer_pass_t        *passes;
     ngx_http_infer_model_t      **models;
@@ -320,11 +345,9 @@ ngx_http_infer_postconfiguration(ngx_conf_t *cf)
         return NGX_OK;
     }
 
-    imcf->request_id = ngx_http_get_variable_index(cf, &name);
+    imcf->request_id = ngx_http_infer_find_request_id(cf);
 
-    if (imcf->request_id == NGX_ERROR
-        || ngx_http_infer_add_run_path(cf, imcf) != NGX_OK)
-    {
+    if (ngx_http_infer_add_run_path(cf, imcf) != NGX_OK) {
         return NGX_ERROR;
     }
 

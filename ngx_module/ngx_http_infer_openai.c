@@ -269,6 +269,10 @@ ngx_http_infer_parse_end(ngx_http_infer_parse_t *p)
                                    "'stream' is true.");
     }
 
+    if (!ctx->stream) {
+        req->flags |= SHR_REQ_WHOLE;
+    }
+
     if (p->tools.len != 0 && !p->no_tools) {
         shr_req_add(p->w, SHR_R_TOOLS, p->tools.start,
                     p->tools.len);

@@ -11,7 +11,7 @@
 #include "ngx_module/ngx_http_infer_api.h"
 
 
-#define NGX_HTTP_INFER_HEAD_MAX  512
+#define NGX_HTTP_INFER_HEAD_MAX  256     /* without the name */
 
 
 static void ngx_http_infer_open_choice(ngx_http_infer_ctx_t *ctx,
@@ -36,33 +36,47 @@ static void ngx_http_infer_put_usage(ngx_http_infer_ctx_t *ctx,
 static ngx_int_t
 ngx_http_infer_render_head(ngx_http_infer_ctx_t *ctx)
 {
-    u_char      *p;
-    ngx_str_t    id, print;
-    const char  *object;
+    u_char     *p;
+    ngx_str_t  *name;
 
-    p = ngx_pnalloc(ctx->request->pool, NGX_HTTP_INFER_HEAD_MAX);
+#define put(s)  ngx_cpymem(p, s, sizeof(s) - 1)
+
+    name = &ctx->model->name;
+    p = ngx_pnalloc(ctx->request->pool, NGX_HTTP_INFER_HEAD_MAX + name->len);
     if (p == NULL) {
         return ngx_http_infer_fail(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR, NULL,
                                    NULL, "Out of memory.");
     }
 
-    object = !ngx_http_infer_is_chat(ctx) ? "text_completion"
-             : ctx->stream ? "chat.completion.chunk" : "chat.completion";
-
-    id.data = ctx->id;
-    id.len = NGX_HTTP_INFER_ID_LEN;
-    print.data = ctx->model->fingerprint;
-    print.len = 10;
-
     ctx->chunk.data = p;
-    p = ngx_slprintf(p, p + NGX_HTTP_INFER_HEAD_MAX,
-                     "%s{\"id\":\"%s-%V\",\"object\":\"%s\",\"created\":%T,"
-                     "\"model\":\"%V\",\"system_fingerprint\":\"fp_%V\","
-                     "\"choices\":[",
-                     ctx->stream ? "data: " : "",
-                     ngx_http_infer_is_chat(ctx) ? "chatcmpl" : "cmpl",
-                     &id, object, ngx_time(), &ctx->model->name, &print);
+
+    if (ctx->stream) {
+        p = put("data: ");
+    }
+
+    p = ngx_http_infer_is_chat(ctx) ? put("{\"id\":\"chatcmpl-")
+                                    : put("{\"id\":\"cmpl-");
+    p = ngx_cpymem(p, ctx->id, NGX_HTTP_INFER_ID_LEN);
+
+    if (!ngx_http_infer_is_chat(ctx)) {
+        p = put("\",\"object\":\"text_completion\",\"created\":");
+
+    } else if (ctx->stream) {
+        p = put("\",\"object\":\"chat.completion.chunk\",\"created\":");
+
+    } else {
+        p = put("\",\"object\":\"chat.completion\",\"created\":");
+    }
+
+    p = ngx_sprintf(p, "%T", ngx_time());
+    p = put(",\"model\":\"");
+    p = ngx_cpymem(p, name->data, name->len);
+    p = put("\",\"system_fingerprint\":\"fp_");
+    p = ngx_cpymem(p, ctx->model->fingerprint, 10);
+    p = put("\",\"choices\":[");
     ctx->chunk.len = (size_t) (p - ctx->chunk.data);
+
+#undef put
 
     return NGX_OK;
 }

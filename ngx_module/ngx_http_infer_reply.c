@@ -14,6 +14,7 @@
 
 static ngx_int_t ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx,
     shr_frame_t *frame, u_char *data);
+static void ngx_http_infer_usage(ngx_http_infer_ctx_t *ctx, u_char *data);
 static void ngx_http_infer_frame_error(ngx_http_infer_ctx_t *ctx,
     u_char *data);
 static void ngx_http_infer_end(ngx_http_infer_ctx_t *ctx);
@@ -85,7 +86,7 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx)
     texts = 0;
     rc = ngx_http_infer_read(ctx, &texts);
 
-    if (texts != 0) {
+    if (texts != 0 && ctx->stream) {
         now = ngx_http_infer_now();
 
         if (ctx->first_ns == 0) {
@@ -205,7 +206,7 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
         return NGX_OK;
 
     case SHR_F_USAGE:
-        ngx_memcpy(&ctx->usage, data, sizeof(shr_usage_t));
+        ngx_http_infer_usage(ctx, data);
         return NGX_OK;
 
     case SHR_F_ERROR:
@@ -215,6 +216,30 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     default:                                    /* SHR_F_END */
         ctx->ended = 1;
         return NGX_OK;
+    }
+}
+
+
+/* The text of an answer in one piece may come late and all at once: then it is
+ * the worker that knows when its tokens were there. */
+static void
+ngx_http_infer_usage(ngx_http_infer_ctx_t *ctx, u_char *data)
+{
+    shr_usage_t  *u;
+
+    u = &ctx->usage;
+    ngx_memcpy(u, data, sizeof(shr_usage_t));
+
+    if (ctx->stream || u->completion_tokens == 0) {
+        return;
+    }
+
+    ctx->first_ns = ctx->req.queued_ns
+                    + ngx_min(u->queue_us + u->prefill_us, UINT32_MAX) * 1000;
+
+    if (u->completion_tokens > 1) {
+        ngx_http_infer_count_gap(ctx, ngx_min(u->decode_us, UINT32_MAX) * 1000,
+                                 u->completion_tokens - 1);
     }
 }
 

@@ -6,6 +6,9 @@
 #include "ngx_module/ngx_http_infer_api.h"
 
 
+#define NGX_HTTP_INFER_SMALL  65536     /* requests that need no allocation */
+
+
 typedef struct ngx_http_infer_route_s  ngx_http_infer_route_t;
 
 struct ngx_http_infer_route_s {
@@ -440,25 +443,6 @@ ngx_http_infer_body(ngx_http_infer_ctx_t *ctx)
 
 
 static void
-ngx_http_infer_set_id(ngx_http_infer_ctx_t *ctx)
-{
-    ngx_http_variable_value_t   *v;
-    ngx_http_infer_main_conf_t  *imcf;
-
-    imcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_infer_module);
-    v = ngx_http_get_indexed_variable(ctx->request,
-                                      (ngx_uint_t) imcf->request_id);
-
-    if (v != NULL && !v->not_found && v->len == NGX_HTTP_INFER_ID_LEN) {
-        ngx_memcpy(ctx->id, v->data, NGX_HTTP_INFER_ID_LEN);
-
-    } else {
-        ngx_memset(ctx->id, '0', NGX_HTTP_INFER_ID_LEN);
-    }
-}
-
-
-static void
 ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx)
 {
     uint64_t    now;
@@ -488,6 +472,7 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
     ngx_int_t                    rc;
     shr_req_writer_t             w;
     ngx_http_infer_main_conf_t  *imcf;
+    static _Alignas(8) u_char    small[NGX_HTTP_INFER_SMALL];
 
     if (ngx_http_infer_body(ctx) != NGX_OK) {
         return NGX_ERROR;
@@ -496,7 +481,8 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
     /* records take what their JSON takes, or twice that for lists of ids;
      * shr_req_add() sees to it that nothing is written past the end */
     cap = ctx->body.len * 2 + 4096;
-    buf = ngx_palloc(ctx->request->pool, cap);
+    buf = cap <= sizeof(small) ? small
+                               : ngx_palloc(ctx->request->pool, cap);
     if (buf == NULL) {
         return ngx_http_infer_fail(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR, NULL,
                                    NULL, "Out of memory.");
@@ -530,7 +516,9 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
         rc = ngx_http_infer_submit(ctx, &w);
     }
 
-    (void) ngx_pfree(ctx->request->pool, buf);
+    if (buf != small) {
+        (void) ngx_pfree(ctx->request->pool, buf);
+    }
 
     return rc;
 }
@@ -575,7 +563,7 @@ ngx_http_infer_body_handler(ngx_http_request_t *r)
 
     ctx = ngx_http_infer_ctx(r);
 
-    ngx_http_infer_set_id(ctx);
+    ngx_http_infer_request_id(r, ctx->id);
 
     if (ngx_http_infer_begin(ctx) != NGX_OK) {
         ngx_http_infer_reply_error(ctx);

@@ -38,7 +38,7 @@ typedef struct {
     shr_index_t        *cq_tail;
     _Atomic uint64_t   *cq;
     shr_resp_t         *resp;           /* [nslots], of this client */
-    uint8_t            *bytes;          /* [nslots][resp_bytes] */
+    uint8_t            *bytes;          /* [nslots][shr_ring_stride] */
     uint32_t            sq_tail;
     uint32_t            cq_head;
     uint32_t            rung;           /* the sleep we have rung for */
@@ -93,7 +93,7 @@ peer_init(peer_t *peer, const shr_geom_t *geom, uint32_t index, void *region,
     peer->resp = (shr_resp_t *) (peer->base + at.resp)
                  + (size_t) index * geom->nslots;
     peer->bytes = peer->base + at.bytes
-                  + (size_t) index * geom->nslots * geom->resp_bytes;
+                  + (size_t) index * geom->nslots * shr_ring_stride(geom);
     peer->doorbell = doorbell;
 }
 
@@ -511,7 +511,7 @@ shr_client_read(shr_client_t *c, uint32_t slot, shr_frame_t *frame,
         return -SHR_EBROKEN;
     }
 
-    ring = peer->bytes + (size_t) slot * c->geom.resp_bytes;
+    ring = peer->bytes + (size_t) slot * shr_ring_stride(&c->geom);
     copy_out((uint8_t *) frame, ring, c->geom.resp_bytes, s->consumed,
              sizeof(*frame));
 
@@ -696,6 +696,33 @@ shr_client_info(shr_client_t *c, uint32_t worker, shr_worker_info_t *info)
         info->counters[i] = atomic_load_explicit(&peer->counters->value[i],
                                                  memory_order_relaxed);
     }
+}
+
+
+void
+shr_client_load(shr_client_t *c, uint32_t worker, shr_worker_load_t *load)
+{
+    peer_t  *peer;
+
+    assert(worker < c->geom.nworkers);
+    peer = &c->peers[worker];
+
+    /* acquire; pairs with the release in shr_worker_reset */
+    load->incarnation = atomic_load_explicit(&peer->line->incarnation,
+                                             memory_order_acquire);
+    load->state = atomic_load_explicit(&peer->line->state,
+                                       memory_order_relaxed);
+
+    if (load->state > SHR_WORKER_DRAINING) {
+        load->state = SHR_WORKER_NONE;
+    }
+
+    load->waiting = atomic_load_explicit(
+        &peer->counters->value[SHR_G_WAITING], memory_order_relaxed);
+    load->waiting_tokens = atomic_load_explicit(
+        &peer->counters->value[SHR_G_WAITING_TOKENS], memory_order_relaxed);
+    load->running = atomic_load_explicit(
+        &peer->counters->value[SHR_G_RUNNING], memory_order_relaxed);
 }
 
 

@@ -35,6 +35,16 @@ typedef struct {
 } shr_worker_info_t;
 
 
+/* The part of it that the choice of a worker needs. */
+typedef struct {
+    uint32_t  incarnation;
+    uint32_t  state;
+    uint64_t  waiting;
+    uint64_t  waiting_tokens;
+    uint64_t  running;
+} shr_worker_load_t;
+
+
 /*
  * Opens the client end.  `region` is this client's region, mapped read-write;
  * workers[w] the worker regions, mapped read-only; doorbells[w] their eventfds
@@ -85,6 +95,9 @@ int shr_client_arm(shr_client_t *c);
 /* What worker w says of itself, copied and checked. */
 void shr_client_info(shr_client_t *c, uint32_t worker,
     shr_worker_info_t *info);
+
+void shr_client_load(shr_client_t *c, uint32_t worker,
+    shr_worker_load_t *load);
 
 /* Requests of this client not yet taken by the worker. */
 uint32_t shr_client_backlog(shr_client_t *c, uint32_t worker);

@@ -103,7 +103,7 @@ shr_worker_layout(const shr_geom_t *geom, shr_worker_layout_t *layout)
     layout->resp = at;
     at = shr_align(at + sizeof(shr_resp_t) * nresp, SHR_PAGE);
     layout->bytes = at;
-    at += (size_t) geom->resp_bytes * nresp;
+    at += shr_ring_stride(geom) * nresp;
     layout->size = shr_align(at, SHR_PAGE);
 }
 

@@ -51,6 +51,13 @@ typedef struct {
 } shr_geom_t;
 
 
+/* From one response ring to the next.  Not a power of two: most rings are used
+ * at their beginning, and the beginnings must not share a few sets of the
+ * caches. */
+#define shr_ring_stride(geom)                                                 \
+    ((size_t) (geom)->resp_bytes + 5 * SHR_LINE)
+
+
 /* A word that names a generation in its upper half. */
 #define shr_word(gen, low)      (((uint64_t) (gen) << 32) | (uint32_t) (low))
 #define shr_word_gen(word)      ((uint32_t) ((word) >> 32))
@@ -201,7 +208,7 @@ typedef struct {
     size_t  cq_tail;                /* shr_index_t [nclients] */
     size_t  cq;                     /* _Atomic uint64_t [nclients][nslots] */
     size_t  resp;                   /* shr_resp_t [nclients][nslots] */
-    size_t  bytes;                  /* [nclients][nslots][resp_bytes] */
+    size_t  bytes;                  /* [nclients][nslots][shr_ring_stride] */
     size_t  size;
 } shr_worker_layout_t;
 

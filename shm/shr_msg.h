@@ -38,7 +38,9 @@ typedef enum {
 #define SHR_REQ_OFFSETS     0x0020u     /* tokenize: SHR_F_OFFSETS too */
 #define SHR_REQ_NO_GEN      0x0040u     /* chat: no generation prompt */
 #define SHR_REQ_KEEP_SPECIAL 0x0080u   /* special tokens as text too */
-#define SHR_REQ_FLAGS_ALL   0x00ffu
+#define SHR_REQ_WHOLE       0x0100u     /* the answer is sent in one piece:
+                                           no hurry with frames but the last */
+#define SHR_REQ_FLAGS_ALL   0x01ffu
 
 #define SHR_MAX_TOKENS_REST UINT32_MAX  /* as many as the context has room */
 

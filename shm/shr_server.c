@@ -47,7 +47,7 @@ struct shr_server_s {
     shr_index_t        *cq_tail;        /* [nclients] */
     _Atomic uint64_t   *cq;             /* [nclients][nslots] */
     shr_resp_t         *resp;           /* [nclients][nslots] */
-    uint8_t            *bytes;          /* [nclients][nslots][resp_bytes] */
+    uint8_t            *bytes;          /* [nclients][nslots][shr_ring_stride] */
     hold_t             *holds;          /* [nclients][nslots] */
     uint32_t            next_client;
     uint32_t            incarnation;
@@ -349,7 +349,7 @@ static uint8_t *
 ring_of(shr_server_t *s, uint32_t client, uint32_t slot)
 {
     return s->bytes + ((size_t) client * s->geom.nslots + slot)
-                      * s->geom.resp_bytes;
+                      * shr_ring_stride(&s->geom);
 }
 
 

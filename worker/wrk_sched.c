@@ -161,7 +161,8 @@ wrk_sched_plan_memory(wrk_sched_t *s)
 
     s->requests = wrk_mem_map(s->nrequests * sizeof(wrk_request_t));
     s->seats = wrk_mem_map(s->nseats * sizeof(wrk_seat_t));
-    s->tokens = wrk_mem_map((size_t) s->nseats * s->ctx * sizeof(uint32_t));
+    s->stride = (size_t) s->ctx + WRK_SEAT_SPREAD;
+    s->tokens = wrk_mem_map(s->nseats * s->stride * sizeof(uint32_t));
     s->pend = wrk_mem_map(s->nseats * s->pend_cap);
     s->order = calloc(s->nseats, sizeof(uint32_t));
     s->members = calloc(s->nseats, sizeof(uint32_t));
@@ -197,7 +198,7 @@ wrk_sched_open_seats(wrk_sched_t *s)
     for (i = 0; i < s->nseats; i++) {
         seat = &s->seats[i];
         seat->seq = WRK_SEAT_NONE;
-        seat->tokens = s->tokens + (size_t) i * s->ctx;
+        seat->tokens = s->tokens + i * s->stride;
         seat->pend = s->pend + i * s->pend_cap;
         s->order[i] = i;
     }
@@ -235,7 +236,7 @@ wrk_sched_destroy(wrk_sched_t *s)
 
     wrk_mem_unmap(s->requests, s->nrequests * sizeof(wrk_request_t));
     wrk_mem_unmap(s->seats, s->nseats * sizeof(wrk_seat_t));
-    wrk_mem_unmap(s->tokens, (size_t) s->nseats * s->ctx * sizeof(uint32_t));
+    wrk_mem_unmap(s->tokens, s->nseats * s->stride * sizeof(uint32_t));
     wrk_mem_unmap(s->pend, s->nseats * s->pend_cap);
 
     if (s->mem.base != NULL) {
@@ -267,6 +268,16 @@ wrk_sched_replies(wrk_sched_t *s)
 }
 
 
+/* Whoever sends the answer in one piece need not be woken for each token of
+ * it; its end is told at once, and what takes long is heard of. */
+static int
+wrk_sched_due(const wrk_sched_t *s, const wrk_request_t *r)
+{
+    return !(r->flags & SHR_REQ_WHOLE) || r->waits_room || s->pending
+           || r->first_ns == 0 || r->last_ns >= r->told_ns + WRK_WHOLE_NS;
+}
+
+
 static void
 wrk_sched_publish(wrk_sched_t *s)
 {
@@ -276,7 +287,8 @@ wrk_sched_publish(wrk_sched_t *s)
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_request(link);
 
-        if (r->dirty) {
+        if (r->dirty && wrk_sched_due(s, r)) {
+            r->told_ns = wrk_max(r->told_ns, r->last_ns);
             wrk_out_publish(r);
         }
     }

@@ -26,6 +26,10 @@
 #define WRK_WANTED_PER_STEP   256u      /* waiting requests looked at */
 #define WRK_CHUNK_MIN         8u        /* prompt tokens of a step */
 #define WRK_ECHO_BYTES        2000u     /* of a prompt, in one frame */
+#define WRK_SEAT_SPREAD       80u       /* tokens (5 lines) between seats, so
+                                           that they share no cache sets */
+#define WRK_WHOLE_BYTES       512u      /* kept back of a text not streamed */
+#define WRK_WHOLE_NS          20000000u /* and how long its frames may wait */
 #define WRK_ERROR_ROOM        768u      /* an error frame, its text included */
 
 /* Bytes of a frame in the ring. */
@@ -95,6 +99,7 @@ struct wrk_request_s {
 
     uint32_t               completion_tokens;
     uint64_t               started_ns, first_ns, last_ns;
+    uint64_t               told_ns;     /* last publication */
 };
 
 typedef struct {
@@ -144,6 +149,7 @@ struct wrk_sched_s {
     uint32_t          *order;           /* seats in use, the oldest first */
     uint32_t           nused;
     uint32_t          *tokens;
+    size_t             stride;          /* of a seat in tokens */
     char              *pend;
 
     eng_tok_t         *batch;
@@ -219,6 +225,15 @@ uint64_t wrk_sched_now(const wrk_sched_t *s);
 /* Bytes that a token of this seat may need, and the ends of its request. */
 size_t wrk_out_token_room(const wrk_sched_t *s, const wrk_seat_t *seat);
 size_t wrk_out_end_room(const wrk_request_t *r);
+/* Whether so much text waits for more: nobody reads it before the end.  With
+ * several choices, what each keeps might be more than the ring can promise. */
+static inline int
+wrk_out_keeps(const wrk_request_t *r, size_t len)
+{
+    return (r->flags & (SHR_REQ_WHOLE | SHR_REQ_LOGPROBS)) == SHR_REQ_WHOLE
+           && r->nchoices == 1 && len < WRK_WHOLE_BYTES;
+}
+
 
 void wrk_out_put(wrk_request_t *r, uint32_t type, uint32_t choice,
     const void *a, size_t alen, const void *b, size_t blen);

@@ -359,6 +359,7 @@ wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
             wrk_link_append(&s->running, &r->link);
             r->state = WRK_REQUEST_RUNNING;
             r->started_ns = now_ns;
+            r->told_ns = now_ns;
             s->count[SHR_C_PROMPT_TOKENS] += r->prompt_tokens;
             wrk_out_start(r);
         }

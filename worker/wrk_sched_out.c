@@ -389,9 +389,12 @@ wrk_out_token(wrk_sched_t *s, wrk_seat_t *seat, uint32_t id, const float *row)
         return;
     }
 
-    wrk_out_pend(seat, seat->pend_len
-                       - wrk_min(wrk_stop_hold(&r->stops, &seat->stop),
-                                 (size_t) seat->pend_len));
+    len = seat->pend_len - wrk_min(wrk_stop_hold(&r->stops, &seat->stop),
+                                   (size_t) seat->pend_len);
+
+    if (!wrk_out_keeps(r, len)) {
+        wrk_out_pend(seat, len);
+    }
 }
 
 

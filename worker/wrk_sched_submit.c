@@ -193,7 +193,8 @@ wrk_submit_room(wrk_sched_t *s, wrk_request_t *r)
     wrk_seat_t  probe;
 
     probe.request = r;
-    probe.pend_len = WRK_STOP_BYTES_MAX;
+    probe.pend_len = WRK_STOP_BYTES_MAX
+                     + (wrk_out_keeps(r, 0) ? WRK_WHOLE_BYTES : 0);
     need = wrk_out_token_room(s, &probe);
 
     if (r->flags & SHR_REQ_ECHO) {

@@ -126,7 +126,8 @@ def test_slow_reader_pauses_alone(start):
 
 
 def test_client_that_does_not_read(start):
-    server = start("null tokens=100000", server="send_timeout 1s;")
+    server = start("null tokens=100000", "context 120000;",
+                   "send_timeout 1s;")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", server.port))

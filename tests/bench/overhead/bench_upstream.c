@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,7 @@ main(int argc, char **argv)
         return 2;
     }
 
+    signal(SIGPIPE, SIG_IGN);       /* clients go while we answer */
     load_answer(argv[2]);
     fd = listen_at(argv[1]);
     ep = epoll_create1(0);

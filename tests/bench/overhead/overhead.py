@@ -118,7 +118,7 @@ def run(args):
     script.flush()
 
     server = Nginx(http=HTTP % args.tokens, server=SERVER % "ready",
-                   level="error", ready="/readyz")
+                   level="notice", ready="/readyz")
     # all three answer with the same bytes: one real answer of ours
     answer = server.request("POST", "/v1/chat/completions", BODY,
                             {"Content-Type": "application/json"}).body

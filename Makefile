@@ -53,10 +53,11 @@ ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)
 ISA_bf16   := $(if $(X86),$(ISA_avx512) -mavx512bf16)
 isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 
-# Kernels of an instruction set are a few large inlined bodies: a sanitizer's
-# code in them takes minutes to compile and says little that the guard pages
-# of their tests do not.  All builds share the release objects of them.
-obj         = $(if $(isa_flags),build,$(O))/obj/$(1:.c=.o)
+# Kernels of an instruction set share nothing between threads, and TSan's code
+# in their large inlined bodies takes minutes to compile: its build takes the
+# release objects of them.  ASan and UBSan get their own.
+RELEASE_ISA := $(filter tsan,$(SAN))
+obj         = $(if $(and $(RELEASE_ISA),$(isa_flags)),build,$(O))/obj/$(1:.c=.o)
 objs        = $(foreach f,$1,$(call obj,$f))
 
 SHR_SRC    := $(wildcard shm/*.c)
@@ -84,7 +85,14 @@ $(O)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCF) $(CPPFLAGS) $(PKG_CF) $(call isa_flags,$<) -c -o $@ $<
 
+# The scalar level is one large body: with ASan it compiles for minutes.  Its
+# bounds are held by the tests with guard pages.
 ifneq ($(O),build)
+$(O)/obj/worker/kernels/kern_ref.o: SANFLAGS := $(filter-out \
+    -fsanitize=%,$(SANFLAGS)) -fsanitize=undefined
+endif
+
+ifneq ($(RELEASE_ISA),)
 build/obj/%.o: CFLAGS = -O2 -g
 build/obj/%.o: SANFLAGS :=
 build/obj/%.o: %.c

@@ -243,5 +243,5 @@ build_all()
     if ! make -C "$top" -q "$@" > /dev/null 2>&1; then
         say "Building: make $*"
     fi
-    quietly make -C "$top" -j "$(nproc)" "$@" || die "the build failed"
+    quietly make -s -C "$top" -j "$(nproc)" "$@" || die "the build failed"
 }

@@ -88,8 +88,8 @@ $(O)/obj/%.o: %.c
 # The scalar level is one large body: with ASan it compiles for minutes.  Its
 # bounds are held by the tests with guard pages.
 ifneq ($(O),build)
-$(O)/obj/worker/kernels/kern_ref.o: SANFLAGS := $(filter-out \
-    -fsanitize=%,$(SANFLAGS)) -fsanitize=undefined
+$(O)/obj/worker/kernels/kern_ref.o: SANFLAGS := $(if $(filter 1,$(SAN)),\
+    -fsanitize=undefined -fno-sanitize-recover=undefined)
 endif
 
 ifneq ($(RELEASE_ISA),)

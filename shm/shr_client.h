@@ -96,6 +96,7 @@ int shr_client_arm(shr_client_t *c);
 void shr_client_info(shr_client_t *c, uint32_t worker,
     shr_worker_info_t *info);
 
+/* How busy worker w says it is, copied likewise. */
 void shr_client_load(shr_client_t *c, uint32_t worker,
     shr_worker_load_t *load);
 

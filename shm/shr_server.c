@@ -47,7 +47,7 @@ struct shr_server_s {
     shr_index_t        *cq_tail;        /* [nclients] */
     _Atomic uint64_t   *cq;             /* [nclients][nslots] */
     shr_resp_t         *resp;           /* [nclients][nslots] */
-    uint8_t            *bytes;          /* [nclients][nslots][shr_ring_stride] */
+    uint8_t            *bytes;          /* likewise, shr_ring_stride each */
     hold_t             *holds;          /* [nclients][nslots] */
     uint32_t            next_client;
     uint32_t            incarnation;

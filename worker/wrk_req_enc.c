@@ -368,7 +368,10 @@ wrk_enc_texts(wrk_enc_t *enc, const wrk_req_t *r, wrk_prompts_t *out,
                                 enc->text_cap);
         }
 
-        memcpy(enc->text + out->at[i], part, len);
+        if (len != 0) {
+            memcpy(enc->text + out->at[i], part, len);
+        }
+
         out->at[i + 1] = out->at[i] + len;
     }
 

@@ -118,7 +118,7 @@ $(O)/infer: $(call objs,$(CLI_SRC)) $(LIBS)
 # The module: nginx's own configure reads ./config.
 NGX_DEPS   := config $(wildcard ngx_module/*.[ch] shm/*.[ch])
 $(O)/ngx_http_infer_module.so: $(NGX_DEPS)
-	CC="$(CC)" SANFLAGS="$(SANFLAGS)" OUT="$(abspath $(O))" \
+	+CC="$(CC)" SANFLAGS="$(SANFLAGS)" OUT="$(abspath $(O))" \
 	    NGINX_SRC="$(NGINX_SRC)" tests/tools/build_module.sh
 
 # Unit tests: tests/unit/AREA/test_*.c, one program each.

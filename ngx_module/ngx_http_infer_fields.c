@@ -58,8 +58,10 @@ ngx_http_infer_read_integer(ngx_http_infer_ctx_t *ctx, const char *param,
     if (rc != 0 || number < min || number > max) {
         return ngx_http_infer_fail(ctx, NGX_HTTP_BAD_REQUEST, "invalid_value",
                                    param, "Invalid value of '%s': it must be "
-                                   "an integer from %L to %L.", param, min,
-                                   max);
+                                   "an integer from %s%uL to %L.", param,
+                                   min < 0 ? "-" : "", min < 0
+                                   ? 0 - (uint64_t) min : (uint64_t) min,
+                                   (int64_t) max);
     }
 
     *n = (int64_t) number;

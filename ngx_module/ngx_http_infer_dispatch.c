@@ -10,6 +10,7 @@
 #define NGX_HTTP_INFER_RETRY_MIN_MS  100
 #define NGX_HTTP_INFER_RETRY_MAX_MS  30000
 #define NGX_HTTP_INFER_RATE_MS       1000       /* window of the drain rate */
+#define NGX_HTTP_INFER_QUIET_NS      3000000000 /* an idle one beats each 1 s */
 
 
 static ngx_int_t ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx);
@@ -166,18 +167,33 @@ ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx, ngx_http_infer_shed_e reason)
 }
 
 
+/* 2: ready; 1: ready, but it has not shown itself for a while and may hang:
+ * taken only when there is no other; 0: not ready. */
+static ngx_uint_t
+ngx_http_infer_readiness(shr_worker_load_t *load, uint64_t now)
+{
+    if (load->state != SHR_WORKER_READY) {
+        return 0;
+    }
+
+    return now > load->beat_ns
+           && now - load->beat_ns > NGX_HTTP_INFER_QUIET_NS ? 1 : 2;
+}
+
+
 /* The worker with the least to do among those that are ready; none ready: the
  * one with the fewest of our own waiting for it. */
 static ngx_int_t
 ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
 {
     uint32_t                w;
-    uint64_t                todo, least;
+    uint64_t                todo, least, now;
     ngx_uint_t              ready, best_ready, found;
     shr_worker_load_t       load;
     ngx_http_infer_pool_t  *pool;
 
     pool = ctx->pool;
+    now = pool->geom.nworkers > 1 ? ngx_http_infer_now() : 0;
     found = 0;
     best_ready = 0;
     least = 0;
@@ -189,7 +205,7 @@ ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx, uint32_t *worker)
             continue;
         }
 
-        ready = load.state == SHR_WORKER_READY;
+        ready = ngx_http_infer_readiness(&load, now);
         todo = pool->peers[w].inflight;
 
         if (ready) {

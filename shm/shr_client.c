@@ -723,6 +723,8 @@ shr_client_load(shr_client_t *c, uint32_t worker, shr_worker_load_t *load)
         &peer->counters->value[SHR_G_WAITING_TOKENS], memory_order_relaxed);
     load->running = atomic_load_explicit(
         &peer->counters->value[SHR_G_RUNNING], memory_order_relaxed);
+    load->beat_ns = atomic_load_explicit(&peer->line->beat_ns,
+                                         memory_order_relaxed);
 }
 
 

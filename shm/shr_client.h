@@ -42,6 +42,7 @@ typedef struct {
     uint64_t  waiting;
     uint64_t  waiting_tokens;
     uint64_t  running;
+    uint64_t  beat_ns;              /* CLOCK_MONOTONIC, when it last turned */
 } shr_worker_load_t;
 
 

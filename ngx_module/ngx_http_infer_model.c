@@ -90,7 +90,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     model->queue_tokens = 65536;
     model->queue_timeout = 30000;
     model->null_tokens = 64;
-    model->nice = 10;
+    model->nice = NGX_CONF_UNSET_UINT;
     model->io_uring = 1;
     model->slots = 512;
     model->payload = 16 * 1024 * 1024;
@@ -575,6 +575,11 @@ ngx_http_infer_model_finish(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     ngx_http_infer_model_t *model)
 {
     ngx_file_info_t  fi;
+
+    if (model->nice == NGX_CONF_UNSET_UINT) {
+        /* without a model there is nothing to compute beside nginx */
+        model->nice = model->null ? 0 : 10;
+    }
 
     if (model->threads == NGX_CONF_UNSET_UINT) {
         model->threads = ngx_max((ngx_uint_t) ngx_ncpu / model->workers, 1);

@@ -68,8 +68,7 @@ loop_proc_nice(const wrk_conf_t *conf)
     char                text[16];
     struct sched_param  param = { 0 };
 
-    /* without a model there is nothing to compute beside nginx */
-    if (conf->nice == 0 || conf->null_engine) {
+    if (conf->nice == 0) {
         return;
     }
 

@@ -41,12 +41,13 @@ CJSON = {"cjson/cJSON.h"}
 DIRECTIONS = {
     "shm/": (set(), ("shm/",)),
     "tokenizer/": (PCRE2 | {"emmintrin.h"}, ("tokenizer/",)),
-    "ngx_module/": (CJSON, ("ngx_module/", "shm/")),
-    "worker/": (CJSON | {"liburing.h"}, ("worker/", "shm/", "tokenizer/")),
+    "ngx_module/": (set(), ("ngx_module/", "shm/")),
+    "worker/": ({"liburing.h"}, ("worker/", "shm/", "tokenizer/")),
+    "worker/cli/": (CJSON, ("worker/", "shm/", "tokenizer/")),
     "worker/kernels/": ({"cblas.h", "immintrin.h", "cpuid.h", "arm_neon.h"},
                         ("worker/kernels/",)),
-    "worker/engine/": (CJSON, ("worker/engine/", "worker/kernels/")),
-    "worker/chat/": (CJSON, ("worker/chat/",)),
+    "worker/engine/": (set(), ("worker/engine/", "worker/kernels/")),
+    "worker/chat/": (set(), ("worker/chat/",)),
 }
 
 BANNED = set("""

@@ -53,10 +53,11 @@ ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)
 ISA_bf16   := $(if $(X86),$(ISA_avx512) -mavx512bf16)
 isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 
-# Kernels of an instruction set share nothing between threads, and TSan's code
-# in their large inlined bodies takes minutes to compile: its build takes the
-# release objects of them.  ASan and UBSan get their own.
-RELEASE_ISA := $(filter tsan,$(SAN))
+# Kernels of an instruction set: a sanitizer's code in their large inlined
+# bodies takes minutes to compile and makes whole-model tests take as long.
+# Their bounds are held by tests with guard pages (test_guard.c); sanitizer
+# builds take the release objects of them.
+RELEASE_ISA := $(SAN)
 obj         = $(if $(and $(RELEASE_ISA),$(isa_flags)),build,$(O))/obj/$(1:.c=.o)
 objs        = $(foreach f,$1,$(call obj,$f))
 

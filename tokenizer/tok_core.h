@@ -188,4 +188,26 @@ tok_merge_find(const tok_t *t, uint32_t a, uint32_t b)
 }
 
 
+/* One more id of the result, and its span where spans are wanted. */
+static inline int
+tok_push_id(tok_scratch_t *s, uint32_t id, size_t begin, size_t end)
+{
+    int  rc = tok_room(s, &s->ids, 1, sizeof(uint32_t));
+
+    if (rc == 0 && s->want_spans) {
+        s->spans.n = s->ids.n;
+        rc = tok_room(s, &s->spans, 1, sizeof(tok_span_t));
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (s->want_spans) {
+        tok_spans(s)[s->ids.n] = (tok_span_t) { (uint32_t) begin,
+                                                (uint32_t) end };
+    }
+    tok_ids(s)[s->ids.n++] = id;
+    return 0;
+}
+
+
 #endif /* TOK_CORE_H */

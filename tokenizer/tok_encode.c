@@ -12,27 +12,6 @@
 #include "tokenizer/tok_pretok.h"
 
 
-static int
-push_id(tok_scratch_t *s, uint32_t id, size_t begin, size_t end)
-{
-    int  rc = tok_room(s, &s->ids, 1, sizeof(uint32_t));
-
-    if (rc == 0 && s->want_spans) {
-        s->spans.n = s->ids.n;
-        rc = tok_room(s, &s->spans, 1, sizeof(tok_span_t));
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    if (s->want_spans) {
-        tok_spans(s)[s->ids.n] = (tok_span_t) { (uint32_t) begin,
-                                                (uint32_t) end };
-    }
-    tok_ids(s)[s->ids.n++] = id;
-    return 0;
-}
-
-
 /* The end of a word, or of an added token, in ids. */
 static int
 note_bound(tok_scratch_t *s)
@@ -109,7 +88,7 @@ encode_pieces(const tok_t *t, tok_scratch_t *s)
         p = (tok_piece_t *) s->pieces.ptr + i;
         from = s->ids.n;
         if (p->id != TOK_NO_ID) {
-            rc = push_id(s, p->id, p->begin, p->end);
+            rc = tok_push_id(s, p->id, p->begin, p->end);
             if (rc == 0 && s->want_spans) {
                 tok_trim_note(s, (uint8_t *) s->norm.text.ptr + p->begin,
                               p->end - p->begin);
@@ -346,7 +325,7 @@ encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
                               special && !in_plain(s, &k_text, done, m.begin));
         }
         if (rc == 0 && m.end > m.begin) {
-            rc = push_id(s, m.id, m.begin, m.end);
+            rc = tok_push_id(s, m.id, m.begin, m.end);
             if (rc == 0 && s->want_spans) {
                 tok_trim_note(s, text + m.begin, m.end - m.begin);
             }

@@ -6,33 +6,12 @@
 
 
 static int
-put(tok_scratch_t *s, uint32_t id, size_t begin, size_t end)
-{
-    int  rc = tok_room(s, &s->ids, 1, sizeof(uint32_t));
-
-    if (rc == 0 && s->want_spans) {
-        s->spans.n = s->ids.n;
-        rc = tok_room(s, &s->spans, 1, sizeof(tok_span_t));
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    if (s->want_spans) {
-        tok_spans(s)[s->ids.n] = (tok_span_t) { (uint32_t) begin,
-                                                (uint32_t) end };
-    }
-    tok_ids(s)[s->ids.n++] = id;
-    return 0;
-}
-
-
-static int
 unknown(const tok_t *t, tok_scratch_t *s, size_t base, size_t len)
 {
     if (t->img->unk == TOK_NO_ID) {
         return TOK_E_UNK;
     }
-    return put(s, t->img->unk, base, base + len);
+    return tok_push_id(s, t->img->unk, base, base + len);
 }
 
 
@@ -105,7 +84,7 @@ tok_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
             s->ids.n = from;
             return unknown(t, s, base, len);
         }
-        rc = put(s, id, base + at, base + at + n);
+        rc = tok_push_id(s, id, base + at, base + at + n);
         if (rc != 0) {
             return rc;
         }
@@ -122,5 +101,5 @@ tok_wordlevel(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     uint32_t  id = tok_model_find(t, word, len);
 
     return id == TOK_NO_ID ? unknown(t, s, base, len)
-           : put(s, id, base, base + len);
+           : tok_push_id(s, id, base, base + len);
 }

@@ -160,7 +160,11 @@ sim_request(sim_t *s, sim_request_t *q, uint32_t ctx, int faults)
 
     sink_init(&q->sink, sim_rnd(s, 2) ? 1 << 16 : 6144 + sim_rnd(s, 4096));
     q->arrives = sim_rnd(s, 200);
-    q->cancels = faults && sim_rnd(s, 5) == 0 ? 1 + sim_rnd(s, 400) : 0;
+    q->cancels = 0;
+    if (faults && sim_rnd(s, 5) == 0) {
+        /* soon: few requests are in their prefill for long */
+        q->cancels = 1 + sim_rnd(s, sim_rnd(s, 2) ? 12 : 400);
+    }
     q->drain = sim_rnd(s, 3) ? 1 << 16 : 64 + sim_rnd(s, 400);
     q->asleep = sim_rnd(s, 4) ? 0 : sim_rnd(s, 1000);
     q->sent = 0;

@@ -1,7 +1,7 @@
 /*
  * Reads a model's sizes from the keys of its file.  A new architecture of
  * the llama family is a line in the table; what the table cannot say needs a
- * flag here and one use of it in eng_bind.c or eng_layer.c.
+ * flag here and one use of it in eng_bind.c or eng_step.c.
  */
 #include <math.h>
 #include <string.h>

@@ -1,0 +1,177 @@
+/*
+ * Attention of a step: bias, norm and rotation of queries and keys, keys and
+ * values into the cache, and the tasks of (sequence, kv head, some queries)
+ * dealt out to the threads.
+ */
+#include <string.h>
+
+#include "worker/engine/eng_step.h"
+
+#define QUERIES_MIN   16u         /* of an attention task                    */
+
+
+/* Bias, norm and rotation of kv heads [h0, h1) of one token with the queries
+   that belong to them, then into the cache. */
+static void
+place_token(eng_view_t *v, const eng_layer_t *l, uint32_t i, uint32_t col,
+    const eng_seq_t *seq, uint32_t h0, uint32_t h1)
+{
+    eng_ctx_t    *x = v->x;
+    uint32_t      h, hd = v->hp->head_dim, half = v->hp->rot_dim / 2;
+    uint32_t      group = v->hp->heads / v->hp->heads_kv, n = h1 - h0;
+    uint32_t      pos = x->tok[col].pos;
+    float        *q = x->act + (size_t) col * v->qkv + h0 * group * hd;
+    float        *k = x->act + (size_t) col * v->qkv + v->nq + h0 * hd;
+    float        *val = k + v->nk;
+    size_t        at;
+    uint8_t      *page;
+    const float  *cs = x->rope + (size_t) col * 4 * half;
+
+    if (l->q_bias != NULL) {
+        kern_add(q, q, l->q_bias + h0 * group * hd, n * group * hd);
+        kern_add(k, k, l->k_bias + h0 * hd, n * hd);
+        kern_add(val, val, l->v_bias + h0 * hd, n * hd);
+    }
+    if (l->q_norm != NULL) {
+        for (h = 0; h < n * group; h++) {
+            kern_rmsnorm(q + h * hd, q + h * hd, l->q_norm, hd, v->hp->eps);
+        }
+        for (h = 0; h < n; h++) {
+            kern_rmsnorm(k + h * hd, k + h * hd, l->k_norm, hd, v->hp->eps);
+        }
+    }
+
+    if (eng_layer_windowed(v->hp, i)) {
+        cs += 2 * half;
+    }
+    if (eng_layer_roped(v->hp, i)) {
+        kern_rope(v->hp->arch->rope, q, n * group, hd, v->hp->rot_dim, cs,
+                  cs + half);
+        kern_rope(v->hp->arch->rope, k, n, hd, v->hp->rot_dim, cs, cs + half);
+    }
+
+    /* heads stand one after the other in a page: a part of them is a page of
+       fewer heads */
+    at = x->plan.layer_page_bytes * i
+         + x->plan.layer_page_bytes / v->hp->heads_kv * h0;
+    page = x->kv.memory
+           + (size_t) seq->page[pos / KERN_KV_PAGE] * x->plan.page_bytes;
+    kern_kv_append(KERN_KV_F16, page + at, pos % KERN_KV_PAGE, n, hd, k, val);
+}
+
+
+static void
+attend(eng_view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
+    uint32_t q1)
+{
+    eng_ctx_t    *x = v->x;
+    kern_attn_t   a;
+
+    memset(&a, 0, sizeof(a));
+    a.type = KERN_KV_F16;
+    a.n_head = v->hp->heads;
+    a.n_kv_head = v->hp->heads_kv;
+    a.head_dim = v->hp->head_dim;
+    a.scale = v->hp->attn_scale;
+    a.softcap = v->hp->attn_softcap;
+    a.window = eng_layer_windowed(v->hp, i) ? v->hp->window : 0;
+    a.causal = 1;
+    a.n_query = s->n;
+    a.pos = s->pos;
+    a.n_key = s->pos + s->n;
+    a.q = x->act + (size_t) s->first * v->qkv;
+    a.ldq = v->qkv;
+    a.out = x->att + (size_t) s->first * v->nq;
+    a.ldo = v->nq;
+    a.pages = x->kv.seq[s->seq].address;
+    a.page_offset = x->plan.layer_page_bytes * i;
+
+    kern_attn(&a, h, h + 1, q0, q1);
+}
+
+
+static int
+any_wanted(const eng_ctx_t *x, const eng_seg_t *g, uint32_t q0, uint32_t q1)
+{
+    uint32_t  q;
+
+    for (q = q0; q < q1; q++) {
+        if (x->tok[g->first + q].want_logits) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * Deals the tasks of (sequence, kv head, some queries) by their cost, which
+ * is the number of keys seen: a task belongs to the thread in whose share its
+ * middle lies.  With place set, the task's token is first put into the cache
+ * (decode: a task then needs nobody else's work).
+ */
+static void
+deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place)
+{
+    double            all = 0, done = 0, cost;
+    uint32_t          s, h, q0, q1, step, owner, heads = v->hp->heads_kv;
+    eng_ctx_t        *x = v->x;
+    const eng_seg_t  *g;
+
+    for (s = 0; s < x->n_seg; s++) {
+        g = &x->seg[s];
+        all += (double) g->n * (g->pos + 0.5 * g->n + 16) * heads;
+    }
+
+    for (s = 0; s < x->n_seg; s++) {
+        g = &x->seg[s];
+        step = g->n / (4 * v->threads);
+        step = step < QUERIES_MIN ? QUERIES_MIN : step;
+        for (h = 0; h < heads; h++) {
+            for (q0 = 0; q0 < g->n; q0 = q1) {
+                q1 = g->n - q0 <= step ? g->n : q0 + step;
+                cost = (double) (q1 - q0)
+                       * (g->pos + 0.5 * (q0 + q1) + 16);
+                owner = (uint32_t) ((done + 0.5 * cost) / all * v->threads);
+                done += cost;
+                if (owner != v->thread
+                    && !(owner >= v->threads && v->thread == v->threads - 1))
+                {
+                    continue;
+                }
+                if (place) {
+                    place_token(v, l, i, g->first, &x->kv.seq[g->seq], h,
+                                h + 1);
+                }
+                if (i + 1 < v->hp->layers || any_wanted(x, g, q0, q1)) {
+                    attend(v, i, g, h, q0, q1);
+                }
+            }
+        }
+    }
+}
+
+
+void
+eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i)
+{
+    uint32_t          s, c;
+    eng_ctx_t        *x = v->x;
+    const eng_seg_t  *g;
+
+    if (!x->decode_only) {
+        for (s = 0; s < x->n_seg; s++) {
+            g = &x->seg[s];
+            for (c = g->first; c < g->first + g->n; c++) {
+                if (c >= v->t0 && c < v->t1) {
+                    place_token(v, l, i, c, &x->kv.seq[g->seq], 0,
+                                v->hp->heads_kv);
+                }
+            }
+        }
+        eng_sync_all(v);
+    }
+
+    deal_tasks(v, l, i, x->decode_only);
+}

@@ -46,7 +46,8 @@ DIRECTIONS = {
     "worker/cli/": (CJSON, ("worker/", "shm/", "tokenizer/")),
     "worker/kernels/": ({"cblas.h", "immintrin.h", "cpuid.h", "arm_neon.h"},
                         ("worker/kernels/",)),
-    "worker/engine/": (set(), ("worker/engine/", "worker/kernels/")),
+    "worker/engine/": (set(), ("worker/engine/", "worker/kernels/",
+                               "tokenizer/tok_json.h")),
     "worker/chat/": (set(), ("worker/chat/",)),
 }
 

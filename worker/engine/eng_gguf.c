@@ -5,15 +5,13 @@
  * The header's size is not known before it is read: a parse that runs off
  * the private copy while the file has more is started again on a larger one.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_gguf_int.h"
+#include "worker/engine/eng_io.h"
 
 #define FIRST_READ         (2u << 20)
 
@@ -74,76 +72,28 @@ eng_str_eq(eng_str_t s, const char *z)
 }
 
 
-static int
-read_at(int fd, uint8_t *dst, uint64_t len, uint64_t offset)
-{
-    ssize_t  n;
-
-    while (len > 0) {
-        n = pread(fd, dst, len > (1u << 30) ? (1u << 30) : len,
-                  (off_t) offset);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return n < 0 ? errno : ENODATA;
-        }
-        dst += n;
-        len -= (uint64_t) n;
-        offset += (uint64_t) n;
-    }
-
-    return 0;
-}
-
-
 int
 eng_gguf_read(const eng_gguf_t *g, void *dst, uint64_t len, uint64_t offset,
     eng_err_t *err)
 {
-    int  rc;
-
-    rc = read_at(g->fd, dst, len, offset);
-    if (rc == ENODATA) {
-        return eng_fail(err, ENG_EIO, "%s: the file ended while %llu bytes at "
-                        "offset %llu were read: did it change?", g->path,
-                        (unsigned long long) len, (unsigned long long) offset);
-    }
-    if (rc != 0) {
-        return eng_fail(err, ENG_EIO, "%s: read at offset %llu: %s", g->path,
-                        (unsigned long long) offset, strerror(rc));
-    }
-
-    return ENG_OK;
+    return eng_io_read(g->fd, g->path, dst, len, offset, err);
 }
 
 
 static int
 open_regular(eng_gguf_t *g, eng_err_t *err)
 {
-    struct stat  st;
+    int       rc;
+    eng_io_t  f;
 
-    /* O_NONBLOCK: a FIFO must not hold the caller up before it is refused. */
-    g->fd = open(g->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (g->fd < 0) {
-        return eng_fail(err, ENG_EIO, "%s: cannot open: %s", g->path,
-                        strerror(errno));
-    }
-    if (fstat(g->fd, &st) != 0) {
-        return eng_fail(err, ENG_EIO, "%s: cannot stat: %s", g->path,
-                        strerror(errno));
-    }
-    if (!S_ISREG(st.st_mode)) {
-        return eng_fail(err, ENG_EIO, "%s: not a regular file", g->path);
-    }
+    rc = eng_io_open(&f, g->path, err);
+    g->fd = f.fd;
+    g->file_bytes = f.bytes;
+    g->inode = f.inode;
+    g->device = f.device;
+    g->mtime_ns = f.mtime_ns;
 
-    g->file_bytes = (uint64_t) st.st_size;
-    g->inode = (uint64_t) st.st_ino;
-    g->device = (uint64_t) st.st_dev;
-    g->mtime_ns = (uint64_t) st.st_mtim.tv_sec * 1000000000u
-                  + (uint64_t) st.st_mtim.tv_nsec;
-
-    return ENG_OK;
+    return rc;
 }
 
 

@@ -102,6 +102,7 @@ int eng_gguf_read(const eng_gguf_t *g, void *dst, uint64_t len,
 /* Copies at most cap - 1 bytes, others than printable ASCII as '?'. */
 void eng_str_print(eng_str_t s, char *dst, size_t cap);
 int eng_str_eq(eng_str_t s, const char *z);
+uint64_t eng_str_hash(eng_str_t s);
 
 /* Fills err (if any) and returns code. */
 int eng_fail(eng_err_t *err, int code, const char *fmt, ...)

@@ -20,6 +20,4 @@ typedef struct {
 /* Parses and checks all of the header; 0, ENG_GGUF_MORE or an error. */
 int eng_gguf_header(eng_gguf_cursor_t *c);
 
-uint64_t eng_str_hash(eng_str_t s);
-
 #endif

@@ -17,7 +17,7 @@ typedef struct {
     size_t    n, cap;
 } tiny_t;
 
-static void
+static inline void
 tiny_put(tiny_t *t, const void *p, size_t n)
 {
     if (t->n + n > t->cap) {
@@ -34,21 +34,21 @@ tiny_put(tiny_t *t, const void *p, size_t n)
 }
 
 
-static void
+static inline void
 tiny_u32(tiny_t *t, uint32_t v)
 {
     tiny_put(t, &v, 4);
 }
 
 
-static void
+static inline void
 tiny_u64(tiny_t *t, uint64_t v)
 {
     tiny_put(t, &v, 8);
 }
 
 
-static void
+static inline void
 tiny_str(tiny_t *t, const char *s)
 {
     tiny_u64(t, strlen(s));
@@ -56,7 +56,7 @@ tiny_str(tiny_t *t, const char *s)
 }
 
 
-static void
+static inline void
 tiny_kv_u32(tiny_t *t, const char *key, uint32_t v)
 {
     tiny_str(t, key);
@@ -65,7 +65,7 @@ tiny_kv_u32(tiny_t *t, const char *key, uint32_t v)
 }
 
 
-static void
+static inline void
 tiny_kv_f32(tiny_t *t, const char *key, float v)
 {
     tiny_str(t, key);
@@ -74,7 +74,7 @@ tiny_kv_f32(tiny_t *t, const char *key, float v)
 }
 
 
-static void
+static inline void
 tiny_kv_str(tiny_t *t, const char *key, const char *v)
 {
     tiny_str(t, key);
@@ -83,7 +83,7 @@ tiny_kv_str(tiny_t *t, const char *key, const char *v)
 }
 
 
-static float
+static inline float
 tiny_random(uint32_t *state)
 {
     *state = *state * 1664525u + 1013904223u;
@@ -92,7 +92,7 @@ tiny_random(uint32_t *state)
 }
 
 
-static uint16_t
+static inline uint16_t
 tiny_half(float f)
 {
     _Float16  h = (_Float16) f;
@@ -104,7 +104,7 @@ tiny_half(float f)
 }
 
 
-static uint64_t
+static inline uint64_t
 tiny_row_bytes(uint32_t type, uint32_t cols)
 {
     return type == 0 ? cols * 4u : type == 8 ? cols / 32 * 34u
@@ -113,7 +113,7 @@ tiny_row_bytes(uint32_t type, uint32_t cols)
 
 
 /* Writes one block of 32 and puts what it means back into x. */
-static void
+static inline void
 tiny_block(tiny_t *out, uint32_t type, float *x)
 {
     int       i;

@@ -4,8 +4,10 @@ latency when nothing else runs: the engine must leave nginx room.
 
     static.py [--rounds N] [--seconds N] [--streams N] [--rate N]
 
-Rounds alternate idle and loaded; medians. Needs make all bench, and the
-default model.
+Rounds alternate idle, control and loaded; medians.  Control: as many niced
+processes that only count as there are CPUs, so that what any load does to
+latency on this machine can be told from what the engine does.  Needs make all
+bench, and the default model.
 """
 
 import argparse
@@ -51,6 +53,29 @@ def chat(port, stop, tokens):
         conn.close()
 
 
+def counting():
+    """Control load: nothing but arithmetic, at the workers' niceness."""
+    os.setsid()
+    os.nice(10)
+    try:
+        with open("/proc/self/autogroup", "w") as f:
+            f.write("10")
+    except OSError:
+        pass                        # a kernel without automatic groups
+
+
+def control(port, args):
+    loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"],
+                              preexec_fn=counting)
+             for _ in range(os.cpu_count())]
+    try:
+        return paced(port, args)
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=4)
@@ -63,12 +88,13 @@ def main():
     os.mkdir(os.path.join(server.prefix, "static"))
     with open(os.path.join(server.prefix, "static", "file.txt"), "w") as f:
         f.write("x" * 1000)
-    rows = {"idle": [], "loaded": []}
+    rows = {"idle": [], "control": [], "loaded": []}
     tokens = []
     try:
         paced(server.port, args)
         for _ in range(args.rounds):
             rows["idle"].append(paced(server.port, args))
+            rows["control"].append(control(server.port, args))
             stop = threading.Event()
             threads = [threading.Thread(target=chat, args=(server.port, stop,
                                                            tokens))
@@ -90,9 +116,10 @@ def main():
     for name, row in found.items():
         print("%-7s p50 %8.1f us  p99 %8.1f us  max %8.1f us"
               % (name, row["p50_us"], row["p99_us"], row["max_us"]))
-    print("loaded / idle: p50 %.2f, p99 %.2f"
-          % (found["loaded"]["p50_us"] / found["idle"]["p50_us"],
-             found["loaded"]["p99_us"] / found["idle"]["p99_us"]))
+    for base in ("idle", "control"):
+        print("loaded / %-7s: p50 %.2f, p99 %.2f"
+              % (base, found["loaded"]["p50_us"] / found[base]["p50_us"],
+                 found["loaded"]["p99_us"] / found[base]["p99_us"]))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ typedef struct {
     ngx_uint_t                      null_delay_us;
     ngx_uint_t                      nice;
     ngx_uint_t                      spin_us;
+    ngx_uint_t                      prefix_cache;
     ngx_uint_t                      io_uring;
     ngx_uint_t                      slots;
     ngx_uint_t                      payload;    /* bytes, per nginx worker */
@@ -194,6 +195,8 @@ ngx_int_t ngx_http_infer_add_variables(ngx_conf_t *cf);
 
 /* request */
 ngx_int_t ngx_http_infer_handler(ngx_http_request_t *r);
+/* In the master, before workers: the secret that scopes are named with. */
+ngx_int_t ngx_http_infer_scope_init(ngx_cycle_t *cycle);
 /* error: answers of nginx itself in our locations become JSON. */
 ngx_int_t ngx_http_infer_error_filter_init(ngx_conf_t *cf);
 

@@ -58,6 +58,8 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
       1, 1024 },
     { ngx_string("kv_cache"), ngx_http_infer_item_number, at(kv_bytes),
       1 << 20, (ngx_int_t) 1 << 40 },
+    { ngx_string("prefix_cache"), ngx_http_infer_item_flag,
+      at(prefix_cache), 0, 0 },
     { ngx_string("queue"), ngx_http_infer_item_queue, 0, 0, 65536 },
     { ngx_string("cache"), ngx_http_infer_item_path, at(cache), 0, 0 },
     { ngx_string("template"), ngx_http_infer_item_path, at(template), 0, 0 },
@@ -86,6 +88,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     model->threads = NGX_CONF_UNSET_UINT;
     model->batch = 512;
     model->sequences = 64;
+    model->prefix_cache = 1;
     model->queue_requests = 256;
     model->queue_tokens = 65536;
     model->queue_timeout = 30000;
@@ -631,12 +634,13 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
     p = ngx_slprintf(p, last,
                      "name %V\nfile %V\nworkers %ui\nthreads %ui\n"
                      "context %ui\nbatch %ui\nsequences %ui\nkv_bytes %ui\n"
-                     "queue_requests %ui\nqueue_tokens %ui\ncache %V\n"
-                     "precision %V\n",
+                     "prefix_cache %ui\nqueue_requests %ui\n"
+                     "queue_tokens %ui\ncache %V\nprecision %V\n",
                      &model->name, &model->file, model->workers,
                      model->threads, model->context, model->batch,
-                     model->sequences, model->kv_bytes, model->queue_requests,
-                     model->queue_tokens, &model->cache, &model->precision);
+                     model->sequences, model->kv_bytes, model->prefix_cache,
+                     model->queue_requests, model->queue_tokens,
+                     &model->cache, &model->precision);
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
                      "template %V\nnice %ui\nspin_us %ui\naffinity %V\n"

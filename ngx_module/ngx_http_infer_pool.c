@@ -130,6 +130,10 @@ ngx_http_infer_generation_make(ngx_cycle_t *cycle,
         return NGX_ERROR;
     }
 
+    if (ngx_http_infer_scope_init(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (getrandom(gen->id, sizeof(gen->id), 0) != sizeof(gen->id)) {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
                       "getrandom() failed");

@@ -5,6 +5,9 @@
 
 #include "ngx_module/ngx_http_infer_api.h"
 
+#include <ngx_sha1.h>
+#include <sys/random.h>
+
 
 #define NGX_HTTP_INFER_SMALL  65536     /* requests that need no allocation */
 
@@ -442,6 +445,54 @@ ngx_http_infer_body(ngx_http_infer_ctx_t *ctx)
 }
 
 
+/* Names of tenants may be chosen by them: nobody can find one that meets
+ * another's without this secret.  It stays over reloads, so that what a tenant
+ * has computed is found again. */
+static u_char  ngx_http_infer_scope_secret[16];
+
+
+ngx_int_t
+ngx_http_infer_scope_init(ngx_cycle_t *cycle)
+{
+    ssize_t               n;
+    static ngx_uint_t     done;
+
+    if (done) {
+        return NGX_OK;
+    }
+
+    n = sizeof(ngx_http_infer_scope_secret);
+
+    if (getrandom(ngx_http_infer_scope_secret, n, 0) != n) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                      "getrandom() failed");
+        return NGX_ERROR;
+    }
+
+    done = 1;
+
+    return NGX_OK;
+}
+
+
+static uint64_t
+ngx_http_infer_scope(ngx_str_t *name)
+{
+    u_char      digest[20];
+    uint64_t    scope;
+    ngx_sha1_t  sha1;
+
+    ngx_sha1_init(&sha1);
+    ngx_sha1_update(&sha1, ngx_http_infer_scope_secret,
+                    sizeof(ngx_http_infer_scope_secret));
+    ngx_sha1_update(&sha1, name->data, name->len);
+    ngx_sha1_final(digest, &sha1);
+    ngx_memcpy(&scope, digest, sizeof(scope));
+
+    return scope;
+}
+
+
 static void
 ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx)
 {
@@ -458,7 +509,7 @@ ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx)
         && ngx_http_complex_value(ctx->request, ctx->conf->scope, &scope)
            == NGX_OK)
     {
-        ctx->req.scope = shr_hash64(scope.data, scope.len);
+        ctx->req.scope = ngx_http_infer_scope(&scope);
     }
 }
 

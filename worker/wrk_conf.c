@@ -40,6 +40,7 @@ static const conf_key_t  keys[] = {
     { "batch", KEY_U32, AT(batch), 1, 4096, 512 },
     { "sequences", KEY_U32, AT(sequences), 1, 1024, 64 },
     { "kv_bytes", KEY_U64, AT(kv_bytes), 0, 1ull << 40, 0 },
+    { "prefix_cache", KEY_U32, AT(prefix_cache), 0, 1, 1 },
     { "queue_requests", KEY_U32, AT(queue_requests), 0, 65536, 256 },
     { "queue_tokens", KEY_U32, AT(queue_tokens), 0, 1 << 30, 65536 },
     { "cache", KEY_PATH, AT(cache), 0, WRK_CONF_PATH_MAX, 0 },

@@ -12,6 +12,7 @@
  *   batch N               1..4096 tokens of a step, default 512
  *   sequences N           1..1024 running at once, default 64
  *   kv_bytes N            0..2^40; 0: context * sequences, 512 MiB at most
+ *   prefix_cache 0|1      1: beginnings of prompts are kept, default 1
  *   queue_requests N      0..65536 waiting, default 256
  *   queue_tokens N        0..2^30 of their prompts; 0: no limit; default 65536
  *   cache DIR|off         where prepared weights are kept, default off
@@ -55,6 +56,7 @@ typedef struct {
     uint32_t  batch;
     uint32_t  sequences;
     uint64_t  kv_bytes;
+    uint32_t  prefix_cache;
     uint32_t  queue_requests;
     uint32_t  queue_tokens;
     uint32_t  exact;

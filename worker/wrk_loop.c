@@ -186,6 +186,7 @@ start_scheduler(loop_t *l, char *err)
     opts.queue_requests = l->conf.queue_requests;
     opts.queue_tokens = l->conf.queue_tokens;
     opts.request_bytes_max = (uint32_t) bytes;
+    opts.prefix_cache = l->conf.prefix_cache;
     opts.kv_page_bytes = l->model.kv_page_bytes;
     opts.name = l->conf.name;
 

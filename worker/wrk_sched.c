@@ -1,7 +1,8 @@
 /*
  * The scheduler's frame: memory plan, the order of things in a step, figures.
  * What happens to a request is in wrk_sched_submit.c (comes), _life.c (waits,
- * gets a seat, ends), _batch.c (computes) and _out.c (speaks).
+ * gets a seat, ends), _kv.c (gets pages), _batch.c (computes) and _out.c
+ * (speaks).
  */
 
 #include <assert.h>
@@ -30,6 +31,8 @@ wrk_sched_opts_init(wrk_sched_opts_t *opts)
     opts->sequences = 64;
     opts->queue_requests = 256;
     opts->gap_ms = WRK_SCHED_GAP_MS;
+    opts->prefix_cache = 1;
+    opts->prefix_hash_bits = 64;
     opts->request_bytes_max = WRK_SCHED_REQUEST_BYTES;
     opts->name = "model";
 }
@@ -70,6 +73,8 @@ wrk_sched_options(wrk_sched_t *s, const wrk_sched_opts_t *opts)
     o->sequences = wrk_min(o->sequences, l->max_logits);
     o->queue_requests = wrk_min(o->queue_requests, WRK_SCHED_QUEUE_MAX);
     o->gap_ms = o->gap_ms != 0 ? o->gap_ms : WRK_SCHED_GAP_MS;
+    /* an engine that runs elsewhere keeps no pages */
+    o->prefix_cache = o->prefix_cache && s->eng->ops->step_tokens == NULL;
     o->request_bytes_max = o->request_bytes_max != 0
                            ? wrk_min(o->request_bytes_max, SHR_REQ_BYTES_MAX)
                            : WRK_SCHED_REQUEST_BYTES;
@@ -117,7 +122,13 @@ wrk_sched_create(const wrk_sched_opts_t *opts, eng_t *eng, const tok_t *tok,
     s->enc = wrk_enc_create(tok, tmpl, s->opts.request_bytes_max);
     s->sampler = wrk_sampler_create(s->vocab);
 
-    if (s->enc == NULL || s->sampler == NULL || wrk_sched_plan_memory(s) != 0
+    if (s->opts.prefix_cache) {
+        s->prefix = wrk_prefix_create(eng, s->opts.prefix_hash_bits);
+    }
+
+    if (s->enc == NULL || s->sampler == NULL
+        || (s->opts.prefix_cache && s->prefix == NULL)
+        || wrk_sched_plan_memory(s) != 0
         || wrk_sched_open_seats(s) != 0)
     {
         goto failed;
@@ -234,6 +245,7 @@ wrk_sched_destroy(wrk_sched_t *s)
         }
     }
 
+    wrk_prefix_destroy(s->prefix);
     wrk_mem_unmap(s->requests, s->nrequests * sizeof(wrk_request_t));
     wrk_mem_unmap(s->seats, s->nseats * sizeof(wrk_seat_t));
     wrk_mem_unmap(s->tokens, s->nseats * s->stride * sizeof(uint32_t));
@@ -378,6 +390,7 @@ wrk_sched_stats(const wrk_sched_t *s, uint64_t value[SHR_NCOUNTERS])
     uint32_t  i, used;
 
     used = s->eng->limits.kv_pages - eng_kv_free_pages(s->eng);
+    used -= s->prefix != NULL ? wrk_prefix_idle(s->prefix) : 0;
     value[SHR_G_WAITING] = s->waiting;
     value[SHR_G_WAITING_TOKENS] = s->waiting_tokens;
     value[SHR_G_RUNNING] = s->nused;

@@ -64,6 +64,9 @@ typedef struct {
                                        a running stream; 0: the default */
     uint32_t     request_bytes_max; /* largest request that will come */
     uint64_t     kv_page_bytes;     /* for SHR_G_KV_*; may be 0 */
+    uint32_t     prefix_cache;      /* 1: prompts that begin like earlier ones
+                                       of their scope reuse their pages */
+    uint32_t     prefix_hash_bits;  /* 64; tests take fewer */
     uint64_t     seed;              /* of requests without one; 0: random */
     const char  *name;              /* of the model, for messages */
     /* CLOCK_MONOTONIC in ns when NULL; a simulation brings its own. */

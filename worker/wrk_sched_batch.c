@@ -6,10 +6,6 @@
  * what is left of the token budget goes to prompts, in chunks, the oldest
  * first.  While streams run, a chunk is no larger than fits their bound for
  * the gap between two tokens, by what earlier steps have cost.
- *
- * KV pages: a sequence starts when its whole history fits.  Growing by a page
- * may take the pages of a paused or a younger one, which computes its history
- * again later: nothing but time is lost, and the oldest always goes on.
  */
 
 #include <assert.h>
@@ -23,7 +19,6 @@
 #define WRK_CHUNK_FIRST    64u      /* while no cost is known */
 
 
-static void wrk_plan_starts(wrk_sched_t *s);
 static void wrk_plan_decodes(wrk_sched_t *s);
 static void wrk_plan_prompts(wrk_sched_t *s);
 static void wrk_plan_room(wrk_sched_t *s);
@@ -46,15 +41,6 @@ wrk_seat_goal(const wrk_seat_t *seat)
 }
 
 
-/* Prompt tokens are sent with the logits of the step. */
-static int
-wrk_seat_scores(const wrk_seat_t *seat)
-{
-    return seat->echo_at < seat->nprompt
-           && (seat->request->flags & SHR_REQ_LOGPROBS);
-}
-
-
 void
 wrk_batch_plan(wrk_sched_t *s)
 {
@@ -66,6 +52,7 @@ wrk_batch_plan(wrk_sched_t *s)
     s->nrows = 0;
     s->ndecode = 0;
     s->nmembers = 0;
+    s->nwaits = 0;
 
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_request(link);
@@ -76,218 +63,13 @@ wrk_batch_plan(wrk_sched_t *s)
         r->short_room = 0;
     }
 
-    wrk_plan_starts(s);
+    wrk_kv_starts(s);
     wrk_plan_decodes(s);
     wrk_plan_prompts(s);
     wrk_plan_room(s);
-}
 
-
-/* --- KV pages ----------------------------------------------------------- */
-
-static void
-wrk_seat_preempt(wrk_sched_t *s, wrk_seat_t *seat)
-{
-    assert(seat->state == WRK_SEAT_RUN && seat->batch_n == 0);
-
-    eng_seq_trim(s->eng, seat->seq, 0);
-    seat->state = WRK_SEAT_START;
-    seat->computed = 0;
-    seat->reserved = 0;
-    s->count[SHR_C_PREEMPTED]++;
-}
-
-
-/* Whose pages to take for the seat at order[at]: the youngest paused one, else
- * the youngest behind it; NULL: none. */
-static wrk_seat_t *
-wrk_seat_victim(wrk_sched_t *s, uint32_t at)
-{
-    uint32_t     i;
-    wrk_seat_t  *seat;
-
-    for (i = s->nused; i > 0; i--) {
-        seat = &s->seats[s->order[i - 1]];
-
-        if (seat->state == WRK_SEAT_RUN && seat->paused && i - 1 != at) {
-            return seat;
-        }
-    }
-
-    for (i = s->nused; i > at + 1; i--) {
-        seat = &s->seats[s->order[i - 1]];
-
-        if (seat->state == WRK_SEAT_RUN && seat->batch_n == 0) {
-            return seat;
-        }
-    }
-
-    return NULL;
-}
-
-
-/* Room in the KV cache for the first n positions, in whole pages. */
-static int
-wrk_seat_reserve(wrk_sched_t *s, wrk_seat_t *seat, uint32_t n)
-{
-    uint32_t  page;
-
-    if (n <= seat->reserved) {
-        return 0;
-    }
-
-    page = s->eng->limits.page_tokens;
-    n = wrk_min((n + page - 1) / page * page, s->ctx);
-
-    if (eng_seq_reserve(s->eng, seat->seq, n) != 0) {
-        return -1;
-    }
-
-    seat->reserved = n;
-
-    return 0;
-}
-
-
-/* The same for order[at], at the cost of others; -1: it lost its own pages. */
-static int
-wrk_seat_grow(wrk_sched_t *s, uint32_t at)
-{
-    wrk_seat_t  *seat, *victim;
-
-    seat = &s->seats[s->order[at]];
-
-    while (wrk_seat_reserve(s, seat, seat->ntokens) != 0) {
-        victim = wrk_seat_victim(s, at);
-
-        if (victim == NULL) {
-            wrk_seat_preempt(s, seat);
-            return -1;
-        }
-
-        wrk_seat_preempt(s, victim);
-    }
-
-    return 0;
-}
-
-
-/* Another choice of the same prompt, whose pages can be shared; NULL: none. */
-static wrk_seat_t *
-wrk_seat_sibling(wrk_sched_t *s, uint32_t at, int *wait)
-{
-    uint32_t     i;
-    wrk_seat_t  *seat, *other;
-
-    *wait = 0;
-    seat = &s->seats[s->order[at]];
-
-    for (i = 0; i < s->nused; i++) {
-        other = &s->seats[s->order[i]];
-
-        if (other == seat || other->request != seat->request
-            || other->prompt != seat->prompt)
-        {
-            continue;
-        }
-
-        if (other->computed >= seat->nprompt - 1) {
-            return other;
-        }
-
-        /* an older one is on its way there */
-        *wait |= i < at;
-    }
-
-    return NULL;
-}
-
-
-/* 1: it runs; 0: it waits for a sibling; -1: no pages for it now. */
-static int
-wrk_seat_start(wrk_sched_t *s, uint32_t at)
-{
-    int          wait;
-    uint32_t     shared;
-    wrk_seat_t  *seat, *other;
-
-    seat = &s->seats[s->order[at]];
-    shared = seat->nprompt - 1;
-
-    /* Pages for somebody whose client does not read would be wasted. */
-    if (wrk_out_token_room(s, seat) > seat->request->room) {
-        seat->request->short_room = 1;
-        return 0;
-    }
-
-    if (shared != 0 && seat->request->nchoices > 1 && !wrk_seat_scores(seat)) {
-        other = wrk_seat_sibling(s, at, &wait);
-
-        if (wait && other == NULL) {
-            return 0;
-        }
-
-        if (other != NULL) {
-            if (eng_seq_fork(s->eng, seat->seq, other->seq, shared) != 0) {
-                return -1;
-            }
-
-            seat->computed = shared;
-        }
-    }
-
-    if (wrk_seat_reserve(s, seat, seat->ntokens) != 0) {
-        eng_seq_trim(s->eng, seat->seq, 0);
-        seat->computed = 0;
-        return -1;
-    }
-
-    seat->state = WRK_SEAT_RUN;
-
-    return 1;
-}
-
-
-/* The oldest that runs out of pages stops all behind it, so that nobody is
- * overtaken for ever.  If nothing but paused ones hold pages, they give. */
-static void
-wrk_plan_starts(wrk_sched_t *s)
-{
-    uint32_t     i;
-    int          rc, active;
-    wrk_seat_t  *seat, *victim;
-
-    for (i = 0, active = 0; i < s->nused; i++) {
-        seat = &s->seats[s->order[i]];
-        active |= seat->state == WRK_SEAT_RUN && !seat->paused;
-    }
-
-    for (i = 0; i < s->nused; i++) {
-        seat = &s->seats[s->order[i]];
-
-        if (seat->state != WRK_SEAT_START) {
-            continue;
-        }
-
-        rc = wrk_seat_start(s, i);
-
-        while (rc < 0 && !active) {
-            victim = wrk_seat_victim(s, i);
-
-            if (victim == NULL || !victim->paused) {
-                break;
-            }
-
-            wrk_seat_preempt(s, victim);
-            rc = wrk_seat_start(s, i);
-        }
-
-        if (rc < 0) {
-            break;
-        }
-
-        active |= rc;
-    }
+    /* whom they wait for has just been paused */
+    s->again |= s->nbatch == 0 && s->nwaits != 0;
 }
 
 
@@ -410,7 +192,7 @@ wrk_plan_decodes(wrk_sched_t *s)
             continue;
         }
 
-        if (wrk_seat_grow(s, i) == 0) {
+        if (wrk_kv_grow(s, i) == 0) {
             s->ndecode += seat->ntokens > seat->nprompt;
             wrk_batch_add(s, seat, 1, 1);
         }
@@ -704,6 +486,7 @@ wrk_seat_apply(wrk_sched_t *s, wrk_seat_t *seat, uint64_t now_ns)
     rows = s->eng->ops->step_tokens != NULL ? NULL : &s->rows[seat->row_at];
     seat->batch_n = 0;
     seat->computed += n;
+    wrk_kv_computed(s, seat);
 
     for (i = 0; i < nrows && wrk_seat_scores(seat); i++) {
         assert(seat->computed - nrows + i + 1 == seat->echo_at);

@@ -14,6 +14,7 @@
 #define WRK_SCHED_INT_H
 
 #include "worker/wrk_link.h"
+#include "worker/wrk_prefix.h"
 #include "worker/wrk_req.h"
 #include "worker/wrk_sample.h"
 #include "worker/wrk_sched.h"
@@ -71,7 +72,7 @@ struct wrk_request_s {
     uint32_t               task, flags, n, top_logprobs;
     uint32_t               max_tokens;
     uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
-    uint64_t               scope;       /* for fair order, not used yet */
+    uint64_t               scope;       /* prefixes are shared inside it */
     wrk_sample_params_t    sample;
     wrk_stop_set_t         stops;
     uint32_t               nstop_ids;
@@ -98,6 +99,7 @@ struct wrk_request_s {
     size_t                 room;        /* of it, not yet promised */
 
     uint32_t               completion_tokens;
+    uint32_t               cached_tokens;   /* of its prompts */
     uint64_t               started_ns, first_ns, last_ns;
     uint64_t               told_ns;     /* last publication */
 };
@@ -105,6 +107,8 @@ struct wrk_request_s {
 typedef struct {
     wrk_seat_state_t   state;
     uint8_t            paused;          /* no room for its next token */
+    uint8_t            counted;         /* its cached tokens have been told */
+    wrk_path_t         path;            /* its pages in the prefix cache */
     uint32_t           seq;             /* of the engine, opened once */
     wrk_request_t     *request;
     uint32_t           choice, prompt;  /* of the request */
@@ -129,6 +133,7 @@ struct wrk_sched_s {
     const tok_t       *tok;
     wrk_enc_t         *enc;
     wrk_sampler_t     *sampler;
+    wrk_prefix_t      *prefix;          /* NULL: off */
     wrk_mem_t          mem;
     const uint32_t    *eos;
     size_t             neos;
@@ -156,6 +161,7 @@ struct wrk_sched_s {
     uint32_t           nbatch, nrows, ndecode;
     uint32_t          *members;         /* seats in the batch */
     uint32_t           nmembers;
+    uint32_t           nwaits;          /* seats for another's prefill */
     int                again;           /* something changed: step again */
     int                parked;          /* the engine's threads sleep */
     const float      **rows;            /* per token of the batch */
@@ -220,6 +226,7 @@ void wrk_batch_apply(wrk_sched_t *s, uint64_t now_ns);
 uint64_t wrk_sched_now(const wrk_sched_t *s);
 
 
+#include "worker/wrk_kv_int.h"      /* wrk_sched_kv.c: pages */
 #include "worker/wrk_out_int.h"     /* wrk_sched_out.c: frames */
 
 

@@ -259,7 +259,7 @@ wrk_seat_free(wrk_sched_t *s, wrk_seat_t *seat)
             (s->nused - i) * sizeof(uint32_t));
     s->order[s->nused] = index;
 
-    eng_seq_trim(s->eng, seat->seq, 0);
+    wrk_kv_give(s, seat);
     seat->state = WRK_SEAT_FREE;
     seat->request = NULL;
     seat->batch_n = 0;
@@ -315,6 +315,8 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
     seat->ntokens = seat->nprompt;
     seat->computed = 0;
     seat->reserved = 0;
+    seat->counted = 0;
+    wrk_path_init(&seat->path, r->scope);
     seat->max_tokens = wrk_min(r->max_tokens, s->ctx - seat->nprompt);
     seat->echo_at = r->flags & SHR_REQ_ECHO ? 0 : seat->nprompt;
     seat->batch_n = 0;

@@ -126,6 +126,7 @@ wrk_out_usage(wrk_request_t *r)
     memset(&usage, 0, sizeof(usage));
     usage.prompt_tokens = r->prompt_tokens;
     usage.completion_tokens = r->completion_tokens;
+    usage.cached_tokens = r->cached_tokens;
     usage.queue_us = wrk_out_us(r->queued_ns, r->started_ns);
     usage.prefill_us = wrk_out_us(r->started_ns, r->first_ns);
     usage.decode_us = wrk_out_us(r->first_ns, r->last_ns);

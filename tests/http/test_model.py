@@ -288,3 +288,50 @@ def test_rate_limit_error():
         assert headers["x-should-retry"] == "true"
     finally:
         server.stop()
+
+
+# ---- the prefix cache
+
+def cached_tokens(server, tenant, text):
+    answer = server.post(TEXT, {"prompt": text, "max_tokens": 8,
+                                "temperature": 0},
+                         headers={"X-Tenant": tenant}).json()
+    return (answer["usage"]["prompt_tokens_details"]["cached_tokens"],
+            answer["choices"][0]["text"])
+
+
+def cache_server(nginx, more=""):
+    model_path("smollm2.gguf")
+    return nginx(http="infer_model m { file @MODELS@/smollm2.gguf; %s }" % more,
+                 server="location /v1/ { infer_pass m; "
+                        "infer_scope $http_x_tenant; }"
+                        "location = /readyz { infer_pass m; }"
+                        "location = /metrics { infer_metrics; }",
+                 ready="/readyz")
+
+
+def test_prefixes_are_reused_inside_a_scope(nginx):
+    server = cache_server(nginx)
+    text = " ".join("item %d of the list," % i for i in range(60))
+    first = cached_tokens(server, "a", text + " and")
+    assert first[0] == 0
+    again = cached_tokens(server, "a", text + " and")
+    assert again[0] > 200 and again[1] == first[1]
+    assert cached_tokens(server, "a", text + " but")[0] > 200
+    other = cached_tokens(server, "b", text + " and")
+    assert other[0] == 0 and other[1] == first[1]
+    lines = server.get("/metrics").body.decode().split("\n")
+    [total] = [x for x in lines
+               if x.startswith("nginx_infer_cached_prompt_tokens_total")]
+    assert float(total.split()[-1]) >= 400
+
+    # what a tenant has asked is found after a reload, too
+    server.reload()
+    assert cached_tokens(server, "a", text + " and")[0] == again[0]
+
+
+def test_prefix_cache_off(nginx):
+    server = cache_server(nginx, "prefix_cache off;")
+    text = " ".join("item %d of the list," % i for i in range(60))
+    first = cached_tokens(server, "a", text)
+    assert cached_tokens(server, "a", text) == first and first[0] == 0

@@ -1,7 +1,7 @@
 /*
  * Simulation of the scheduler: random arrivals, cancellations, deadlines, slow
- * readers, too few KV pages, several choices, on an engine whose answers
- * depend on every token in its cache.  For each seed:
+ * readers, too few KV pages, several choices, prompts that begin alike, on an
+ * engine whose answers depend on every token in its cache.  For each seed:
  *
  *   - every request ends exactly once;
  *   - an answer is what the request gives alone, or, where it was cancelled or
@@ -9,7 +9,9 @@
  *   - no frame is put without room, no rule of the engine is broken (both
  *     asserted in the fakes);
  *   - everything ends in a bounded number of steps;
- *   - all KV pages and all of the plan's memory are back.
+ *   - all KV pages and all of the plan's memory are back;
+ *   - where every request has a scope of its own, nothing is found in the
+ *     prefix cache.
  *
  * usage: sim_sched [FIRST [COUNT]]; exit status 1 with the seed that failed.
  * At the end some seeds run on an engine that makes mistakes: if none of them
@@ -31,6 +33,8 @@
 #define SIM_REQUESTS   40u
 #define SIM_STEPS_MAX  200000u
 #define SIM_CANARIES   20u
+#define SIM_BASES      3u       /* beginnings that prompts share */
+#define SIM_TEXT       256u
 
 
 typedef struct {
@@ -50,6 +54,9 @@ typedef struct {
     run_t          run, big;
     uint64_t       total[SHR_NCOUNTERS];
     uint64_t       paused;          /* a sink was told to want room */
+    uint64_t       alone;           /* requests with their own scopes */
+    uint32_t       scopes;          /* of this seed; 0: one each */
+    char           bases[SIM_BASES][SIM_TEXT];
     uint32_t       n;
     sim_request_t  requests[SIM_REQUESTS];
 } sim_t;
@@ -77,6 +84,9 @@ sim_open(sim_t *s, run_t *r, uint32_t seqs, uint32_t ctx, uint32_t batch,
     r->opts.sequences = seqs;
     r->opts.request_bytes_max = 1 << 16;
     r->opts.queue_requests = queue;
+    r->opts.kv_page_bytes = 1;
+    r->opts.prefix_cache = r != &s->big && sim_rnd(s, 8) != 0;
+    r->opts.prefix_hash_bits = sim_rnd(s, 4) ? 64 : sim_rnd(s, 4);
     r->opts.gap_ms = 5 + sim_rnd(s, 100);
     r->opts.seed = 1;
     r->opts.clock = fake_clock;
@@ -89,22 +99,42 @@ sim_open(sim_t *s, run_t *r, uint32_t seqs, uint32_t ctx, uint32_t batch,
 static void
 sim_close(run_t *r)
 {
+    uint64_t  counts[SHR_NCOUNTERS];
+
     assert(wrk_sched_idle(r->sched));
-    assert(eng_kv_free_pages(&r->eng) == r->eng.limits.kv_pages);
+    wrk_sched_stats(r->sched, counts);
+    assert(counts[SHR_G_KV_USED] == 0);
     wrk_sched_destroy(r->sched);
+    assert(eng_kv_free_pages(&r->eng) == r->eng.limits.kv_pages);
     eng_destroy(&r->eng);
+}
+
+
+/* Letters; many begin like others. */
+static void
+sim_text(sim_t *s, char *text, uint32_t n)
+{
+    uint32_t  i, same, base;
+
+    base = sim_rnd(s, SIM_BASES);
+    same = sim_rnd(s, 4) ? sim_rnd(s, n + 1) : 0;
+
+    for (i = 0; i < n; i++) {
+        text[i] = i < same ? s->bases[base][i] : (char) ('a' + sim_rnd(s, 26));
+    }
 }
 
 
 static void
 sim_block(sim_t *s, block_t *b, uint32_t ctx)
 {
-    char        text[256];
-    uint32_t    i, j, n, max, prompts;
+    char        text[SIM_TEXT];
+    uint32_t    j, n, max, prompts;
     shr_req_t  *f = &b->fixed;
 
     block_fields(f, SHR_TASK_COMPLETE);
-    prompts = sim_rnd(s, 8) == 0 ? 2 : 1;
+    prompts = s->scopes != 0 && sim_rnd(s, 8) == 0 ? 2 : 1;
+    f->scope = s->scopes != 0 ? sim_rnd(s, s->scopes) : ++s->alone;
     max = 1 + sim_rnd(s, sim_rnd(s, 3) ? 20 : ctx / 2);
     n = 1 + sim_rnd(s, sim_rnd(s, 3) ? 20 : ctx - max);
     n = n < sizeof(text) ? n : sizeof(text);
@@ -133,10 +163,7 @@ sim_block(sim_t *s, block_t *b, uint32_t ctx)
     block_begin(b);
 
     for (j = 0; j < prompts; j++) {
-        for (i = 0; i < n; i++) {
-            text[i] = (char) ('a' + sim_rnd(s, 26));
-        }
-
+        sim_text(s, text, n);
         shr_req_add(&b->w, SHR_R_PROMPT, text, n);
     }
 
@@ -244,6 +271,24 @@ sim_compare(const sim_t *s, const sim_request_t *q)
 }
 
 
+static void
+sim_random(sim_t *s, uint64_t seed)
+{
+    uint32_t  i, j;
+
+    s->seed = seed;
+    s->rng = seed * 2654435761u + 12345;
+    s->n = 5 + sim_rnd(s, SIM_REQUESTS - 5);
+    s->scopes = sim_rnd(s, 4);
+
+    for (i = 0; i < SIM_BASES; i++) {
+        for (j = 0; j < SIM_TEXT; j++) {
+            s->bases[i][j] = (char) ('a' + sim_rnd(s, 26));
+        }
+    }
+}
+
+
 /* The number of requests that went wrong. */
 static uint32_t
 sim_seed(sim_t *s, uint64_t seed, uint32_t corrupt)
@@ -251,9 +296,7 @@ sim_seed(sim_t *s, uint64_t seed, uint32_t corrupt)
     uint32_t  i, step, ctx, pages, seqs, left, wrong;
     uint64_t  counts[SHR_NCOUNTERS];
 
-    s->seed = seed;
-    s->rng = seed * 2654435761u + 12345;
-    s->n = 5 + sim_rnd(s, SIM_REQUESTS - 5);
+    sim_random(s, seed);
     ctx = 64 + FAKE_PAGE * sim_rnd(s, 20);
     seqs = 1 + sim_rnd(s, 8);
     pages = ctx / FAKE_PAGE + sim_rnd(s, ctx / FAKE_PAGE * seqs);
@@ -292,6 +335,7 @@ sim_seed(sim_t *s, uint64_t seed, uint32_t corrupt)
     wrk_sched_stats(s->run.sched, counts);
     assert(counts[SHR_G_RUNNING] == 0 && counts[SHR_G_WAITING] == 0);
     assert(counts[SHR_G_WAITING_TOKENS] == 0);
+    assert(s->scopes != 0 || counts[SHR_C_CACHED_TOKENS] == 0);
 
     for (i = SHR_C_REQUESTS; i < SHR_NCOUNTERS; i++) {
         s->total[i] += counts[i];
@@ -311,7 +355,8 @@ sim_covers(const sim_t *s)
     size_t            i;
     static const int  must[] = {
         SHR_C_CANCELLED_WAITING, SHR_C_CANCELLED_PREFILL,
-        SHR_C_CANCELLED_DECODE, SHR_C_PREEMPTED, SHR_C_SHED, SHR_C_EXPIRED
+        SHR_C_CANCELLED_DECODE, SHR_C_PREEMPTED, SHR_C_SHED, SHR_C_EXPIRED,
+        SHR_C_CACHED_TOKENS
     };
 
     for (i = 0; i < sizeof(must) / sizeof(must[0]); i++) {
@@ -324,7 +369,8 @@ sim_covers(const sim_t *s)
     }
 
     printf("%llu (cancelled waiting, in prefill, in decode; preempted; shed; "
-           "late; turns without room)\n", (unsigned long long) s->paused);
+           "late; cached tokens; turns without room)\n",
+           (unsigned long long) s->paused);
 
     return s->paused != 0;
 }

@@ -72,12 +72,14 @@ conf_all_keys(void **state)
     (void) state;
     assert_int_equal(parse(&c, HEAD "workers 3\nthreads 4\ncontext 4096\n"
         "batch 256\nsequences 16\nkv_bytes 1099511627776\n"
-        "queue_requests 7\nqueue_tokens 9\ncache /var/cache/infer\n"
+        "prefix_cache 0\nqueue_requests 7\nqueue_tokens 9\n"
+        "cache /var/cache/infer\n"
         "precision exact\nnull 1\nnull_delay_us 20000\nnull_tokens 5\n"
         "template /etc/t.jinja\nnice 0\nspin_us 50\n"
         "affinity 0,2,4-7\nio_uring 0", err), 0);
     assert_int_equal(c.workers, 3);
     assert_true(c.kv_bytes == 1ull << 40);
+    assert_int_equal(c.prefix_cache, 0);
     assert_int_equal(c.queue_tokens, 9);
     assert_string_equal(c.cache, "/var/cache/infer");
     assert_int_equal(c.exact, 1);

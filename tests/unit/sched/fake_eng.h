@@ -188,6 +188,56 @@ fake_seq_fork(void *ctx, uint32_t dst, uint32_t src, uint32_t n)
 }
 
 
+static inline int
+fake_seq_attach(void *ctx, uint32_t seq, const uint32_t *pages, uint32_t n)
+{
+    uint32_t     i;
+    fake_eng_t  *e = ctx;
+    fake_seq_t  *q = &e->seqs[seq];
+
+    assert(q->open && q->npages == 0 && n <= e->limits.ctx_len / FAKE_PAGE);
+
+    for (i = 0; i < n; i++) {
+        assert(e->refs[pages[i]] > 0);
+        e->refs[pages[i]]++;
+        q->pages[i] = pages[i];
+    }
+
+    q->npages = n;
+    q->len = n * FAKE_PAGE;
+
+    return 0;
+}
+
+
+static inline uint32_t
+fake_seq_page(void *ctx, uint32_t seq, uint32_t index)
+{
+    fake_eng_t  *e = ctx;
+
+    assert(index < e->seqs[seq].npages);
+
+    return e->seqs[seq].pages[index];
+}
+
+
+static inline void
+fake_page_ref(void *ctx, uint32_t page)
+{
+    fake_eng_t  *e = ctx;
+
+    assert(e->refs[page] > 0);
+    e->refs[page]++;
+}
+
+
+static inline void
+fake_page_unref(void *ctx, uint32_t page)
+{
+    fake_page_put(ctx, page);
+}
+
+
 static inline uint32_t
 fake_free_pages(void *ctx)
 {
@@ -299,7 +349,9 @@ fake_create(fake_eng_t *e, eng_t *eng, uint32_t vocab, uint32_t seqs,
     static const eng_ops_t  ops = {
         .seq_open = fake_seq_open, .seq_close = fake_seq_close,
         .seq_reserve = fake_seq_reserve, .seq_trim = fake_seq_trim,
-        .seq_fork = fake_seq_fork, .kv_free_pages = fake_free_pages,
+        .seq_fork = fake_seq_fork, .seq_attach = fake_seq_attach,
+        .seq_page = fake_seq_page, .page_ref = fake_page_ref,
+        .page_unref = fake_page_unref, .kv_free_pages = fake_free_pages,
         .step = fake_step, .park = fake_park, .destroy = fake_destroy
     };
 

@@ -84,6 +84,7 @@ run_open(run_t *r, uint32_t seqs, uint32_t ctx, uint32_t batch, uint32_t pages)
     wrk_sched_opts_init(&r->opts);
     r->opts.sequences = seqs;
     r->opts.request_bytes_max = 1 << 16;
+    r->opts.kv_page_bytes = 1;
     r->opts.seed = 1;
     r->opts.clock = fake_clock;
     r->opts.clock_data = &r->fake;
@@ -106,8 +107,8 @@ static inline void
 run_close(run_t *r)
 {
     assert(wrk_sched_idle(r->sched));
-    assert(eng_kv_free_pages(&r->eng) == r->eng.limits.kv_pages);
     wrk_sched_destroy(r->sched);
+    assert(eng_kv_free_pages(&r->eng) == r->eng.limits.kv_pages);
     eng_destroy(&r->eng);
     chat_free(r->tmpl);
     tok_close(r->tok);

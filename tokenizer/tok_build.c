@@ -9,6 +9,10 @@
 #include <stdlib.h>
 
 
+/* How far ahead the index fetches its places. */
+#define INDEX_AHEAD  16
+
+
 void
 tok_build_init(tok_build_t *b, tok_err_t *err)
 {
@@ -141,13 +145,41 @@ tok_build_token(tok_build_t *b, uint32_t id, const char *p, size_t len)
 }
 
 
+/* An id whose token is there twice; else its place in the index is taken. */
+static int
+index_token(tok_build_t *b, uint32_t id, uint64_t h, bool unique)
+{
+    const tok_ref_t  *tokens = b->tokens.ptr;
+    const uint8_t    *text = tok_build_text(b, tokens[id]);
+    uint32_t          mask = (1u << b->hash_log) - 1, at, other;
+    size_t            len = tokens[id].len;
+
+    for (at = (uint32_t) h & mask; b->hash[at] != 0; at = (at + 1) & mask) {
+        other = (uint32_t) b->hash[at] - 1;
+        if ((b->hash[at] ^ h) >> 32 || tokens[other].len != len
+            || memcmp(tok_build_text(b, tokens[other]), text, len) != 0)
+        {
+            continue;
+        }
+        b->repeated = true;
+        return !unique ? 0
+               : tok_fail(b->err, TOK_E_FORMAT, "tokenizer: token \"%.*s\" is "
+                          "there twice", (int) (len < 60 ? len : 60),
+                          (const char *) text);
+    }
+    b->hash[at] = (h & 0xffffffff00000000ull) | (id + 1);
+    return 0;
+}
+
+
 int
 tok_build_index(tok_build_t *b, bool unique)
 {
     const tok_ref_t  *tokens = b->tokens.ptr;
-    const uint8_t    *flags = b->flags.ptr, *text;
-    uint32_t          id, n = (uint32_t) b->tokens.n, log = 4, mask, at;
-    uint64_t          h;
+    const uint8_t    *flags = b->flags.ptr;
+    uint32_t          id, k, n = (uint32_t) b->tokens.n, log = 4, mask;
+    uint64_t          h[INDEX_AHEAD];
+    int               rc = 0;
 
     while ((1u << log) < 2 * n) {
         log++;
@@ -158,29 +190,20 @@ tok_build_index(tok_build_t *b, bool unique)
         return no_memory(b);
     }
     b->hash_log = log;
+    b->repeated = false;
     mask = (1u << log) - 1;
-    for (id = 0; id < n; id++) {
-        if (!(flags[id] & TOK_F_MODEL)) {
-            continue;
+    for (id = 0; id < n + INDEX_AHEAD && rc == 0; id++) {
+        k = id % INDEX_AHEAD;
+        if (id >= INDEX_AHEAD && (flags[id - INDEX_AHEAD] & TOK_F_MODEL)) {
+            rc = index_token(b, id - INDEX_AHEAD, h[k], unique);
         }
-        text = tok_build_text(b, tokens[id]);
-        if (tok_build_find(b, text, tokens[id].len) != TOK_NO_ID) {
-            if (unique) {
-                return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: token "
-                                "\"%.*s\" is there twice",
-                                (int) (tokens[id].len < 60 ? tokens[id].len
-                                : 60), (const char *) text);
-            }
-            continue;
+        if (id < n) {
+            h[k] = tok_hash_bytes(tok_build_text(b, tokens[id]),
+                                  tokens[id].len);
+            __builtin_prefetch(&b->hash[(uint32_t) h[k] & mask], 1);
         }
-        h = tok_hash_bytes(text, tokens[id].len);
-        at = (uint32_t) h & mask;
-        while (b->hash[at] != 0) {
-            at = (at + 1) & mask;
-        }
-        b->hash[at] = (h & 0xffffffff00000000ull) | (id + 1);
     }
-    return 0;
+    return rc;
 }
 
 
@@ -204,66 +227,6 @@ tok_build_find(const tok_build_t *b, const uint8_t *p, size_t len)
         }
     }
     return TOK_NO_ID;
-}
-
-
-static int
-merge_missing(tok_build_t *b, const char *what, const uint8_t *p, size_t len)
-{
-    return tok_fail(b->err, TOK_E_FORMAT, "tokenizer: merge %zu: %s \"%.*s\" "
-                    "is not in the vocabulary", b->merges.n, what,
-                    (int) (len < 60 ? len : 60), (const char *) p);
-}
-
-
-int
-tok_build_merge(tok_build_t *b, const uint8_t *l, size_t l_len,
-    const uint8_t *r, size_t r_len)
-{
-    uint8_t      small[256], *buf = small;
-    tok_merge_t  m;
-    size_t       skip = b->h.prefix.len, len;
-    int          rc = 0;
-
-    if (b->merges.n >= TOK_MERGES_MAX) {
-        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: more than %u merges",
-                        TOK_MERGES_MAX);
-    }
-    m.rank = (uint32_t) b->merges.n;
-    m.a = tok_build_find(b, l, l_len);
-    m.b = tok_build_find(b, r, r_len);
-    if (m.a == TOK_NO_ID) {
-        return merge_missing(b, "token", l, l_len);
-    }
-    if (m.b == TOK_NO_ID) {
-        return merge_missing(b, "token", r, r_len);
-    }
-    if (r_len < skip) {
-        return merge_missing(b, "the prefix of token", r, r_len);
-    }
-    len = l_len + r_len - skip;
-    if (len > sizeof(small)) {
-        buf = malloc(len);
-        if (buf == NULL) {
-            return no_memory(b);
-        }
-    }
-    memcpy(buf, l, l_len);
-    memcpy(buf + l_len, r + skip, r_len - skip);
-    m.to = tok_build_find(b, buf, len);
-    if (m.to == TOK_NO_ID) {
-        rc = merge_missing(b, "its result", buf, len);
-
-    } else if (tok_vec_room(&b->merges, 1, sizeof(m)) != 0) {
-        rc = no_memory(b);
-
-    } else {
-        ((tok_merge_t *) b->merges.ptr)[b->merges.n++] = m;
-    }
-    if (buf != small) {
-        free(buf);
-    }
-    return rc;
 }
 
 
@@ -404,7 +367,7 @@ tok_build_finish(tok_build_t *b, tok_t **t)
     int         rc;
 
     *t = NULL;
-    assert(b->hash != NULL);
+    assert(b->hash != NULL && b->n_waiting == 0);
     b->h.n_ids = (uint32_t) b->tokens.n;
     rc = tok_tables_added(b);
     if (rc == 0) {

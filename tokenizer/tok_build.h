@@ -10,6 +10,17 @@
 #include "tokenizer/tok_int.h"
 
 
+/* Merges whose tokens have not been looked up yet: tok_merges.c. */
+#define TOK_WAITING_MAX    64
+#define TOK_WAITING_BYTES  8192
+
+typedef struct {
+    uint64_t  l_hash, r_hash;
+    uint32_t  left, right;
+    uint32_t  at;                   /* of both parts in waiting_text */
+    uint32_t  l_len, r_len;
+} tok_build_waiting_t;
+
 typedef struct {
     tok_vec_t     pool;             /* uint8_t */
     tok_vec_t     tokens;           /* tok_ref_t */
@@ -24,6 +35,11 @@ typedef struct {
     tok_vec_t     table[TOK_S_MAX]; /* finished tables */
     uint64_t     *hash;             /* spelling to id while building */
     uint32_t      hash_log;
+    bool          repeated;         /* a spelling is there twice */
+    uint32_t      n_waiting;
+    uint32_t      waiting_bytes;
+    tok_build_waiting_t  waiting[TOK_WAITING_MAX];
+    uint8_t       waiting_text[TOK_WAITING_BYTES];
     tok_image_t   h;
     tok_err_t    *err;
 } tok_build_t;
@@ -49,8 +65,14 @@ int tok_build_token(tok_build_t *b, uint32_t id, const char *p, size_t len);
 int tok_build_index(tok_build_t *b, bool unique);
 uint32_t tok_build_find(const tok_build_t *b, const uint8_t *p, size_t len);
 
+/*
+ * A merge of two tokens, in the order of ranks; the bytes are copied.  What
+ * is wrong with it may be told by a later call, tok_build_merges_end at last,
+ * which must be called behind the last one.
+ */
 int tok_build_merge(tok_build_t *b, const uint8_t *l, size_t l_len,
     const uint8_t *r, size_t r_len);
+int tok_build_merges_end(tok_build_t *b);
 int tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
     uint32_t flags);
 int tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op);

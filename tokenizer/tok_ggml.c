@@ -260,7 +260,7 @@ merges_of(tok_build_t *b, const tok_gguf_t *g)
         rc = tok_build_merge(b, p, (size_t) (space - p), space + 1,
                              n - (size_t) (space - p) - 1);
     }
-    return rc;
+    return rc == 0 ? tok_build_merges_end(b) : rc;
 }
 
 

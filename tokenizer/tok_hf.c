@@ -365,19 +365,34 @@ read_all(tok_hf_t *f)
     };
     tok_members_t  m;
     size_t         i;
-    int            rc = tok_json_members(f->j, &m);
+    bool           first = true, model = false;
+    int            rc = tok_json_open(f->j, '{');
 
+    m.n = 0;
+    while (rc == 0 && (rc = tok_json_member(f->j, &m, &first)) == 1) {
+        if (!tok_hf_is(m.m[m.n - 1].key, "model")) {
+            rc = tok_json_skip(f->j);
+            continue;
+        }
+        /* The large one: it is read at once, and so gone through once. */
+        if (model) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "a second \"model\"");
+        }
+        model = true;
+        rc = version(f, &m);
+        f->j->p = m.m[m.n - 1].value;
+        if (rc == 0) {
+            rc = tok_hf_model(f);
+        }
+    }
     if (rc == 0 && tok_json_peek(f->j) != 0) {
         return tok_json_fail(f->j, TOK_E_FORMAT, "text behind the object");
     }
     if (rc == 0) {
         rc = version(f, &m);
     }
-    if (rc == 0 && !tok_json_at(f->j, &m, "model")) {
+    if (rc == 0 && !model) {
         return tok_json_fail(f->j, TOK_E_FORMAT, "\"model\" is missing");
-    }
-    if (rc == 0) {
-        rc = tok_hf_model(f);
     }
     for (i = 0; i < sizeof(parts) / sizeof(parts[0]) && rc == 0; i++) {
         if (tok_json_at(f->j, &m, parts[i].key)) {

@@ -14,6 +14,8 @@ typedef struct {
     tok_build_t  *b;
     tok_json_t   *j;
     uint32_t      n_templates;
+    uint8_t       vocab;            /* read already: '{' or '[', else 0 */
+    bool          merges;           /* read already */
 } tok_hf_t;
 
 /* j stands at the component, which may be null. */
@@ -21,6 +23,8 @@ int tok_hf_normalizer(tok_hf_t *f);
 int tok_hf_pre(tok_hf_t *f);
 int tok_hf_post(tok_hf_t *f);
 int tok_hf_decoder(tok_hf_t *f);
+
+/* Afterwards j stands behind the model. */
 int tok_hf_model(tok_hf_t *f);
 
 /* tok_hf_util.c: members of an object, with the reference's defaults. */

@@ -179,15 +179,12 @@ merge_pair(tok_hf_t *f)
 
 
 static int
-merges(tok_hf_t *f, const tok_members_t *m)
+merges(tok_hf_t *f)
 {
     bool  first = true, pairs = false, known = false, now;
-    int   rc;
+    int   rc = tok_json_open(f->j, '[');
 
-    if (!tok_json_at(f->j, m, "merges")) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "\"merges\" is missing");
-    }
-    rc = tok_json_open(f->j, '[');
+    f->merges = true;
     while (rc == 0 && (rc = tok_json_next(f->j, '[', &first)) == 1) {
         now = tok_json_peek(f->j) == '[';
         if (known && now != pairs) {
@@ -197,7 +194,30 @@ merges(tok_hf_t *f, const tok_members_t *m)
         known = true;
         rc = now ? merge_pair(f) : merge_legacy(f);
     }
-    return rc;
+    return rc == 0 ? tok_build_merges_end(f->b) : rc;
+}
+
+
+/* Reads the vocabulary where j stands; its form goes with the model. */
+static int
+vocab_here(tok_hf_t *f)
+{
+    f->vocab = tok_json_peek(f->j) == '[' ? '[' : '{';
+    return f->vocab == '[' ? vocab_scores(f) : vocab_map(f);
+}
+
+
+static int
+vocab(tok_hf_t *f, const tok_members_t *m, uint8_t form)
+{
+    if (!tok_json_at(f->j, m, "vocab")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
+    }
+    if (f->vocab && f->vocab != form) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, form == '[' ? "an array is "
+                             "expected" : "an object is expected");
+    }
+    return f->vocab ? 0 : vocab_here(f);
 }
 
 
@@ -251,11 +271,8 @@ bpe(tok_hf_t *f, const tok_members_t *m)
     if (rc == 0) {
         rc = maybe_flag(f, m, "ignore_merges", TOK_BPE_IGNORE_MERGES);
     }
-    if (rc == 0 && !tok_json_at(f->j, m, "vocab")) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
-    }
     if (rc == 0) {
-        rc = vocab_map(f);
+        rc = vocab(f, m, '{');
     }
     if (rc == 0 && unk) {
         h->unk = tok_build_find(f->b, tok_build_text(f->b, h->unk_token),
@@ -266,7 +283,13 @@ bpe(tok_hf_t *f, const tok_members_t *m)
                                  "vocabulary");
         }
     }
-    return rc == 0 ? merges(f, m) : rc;
+    if (rc != 0 || f->merges) {
+        return rc;
+    }
+    if (!tok_json_at(f->j, m, "merges")) {
+        return tok_json_fail(f->j, TOK_E_FORMAT, "\"merges\" is missing");
+    }
+    return merges(f);
 }
 
 
@@ -278,11 +301,8 @@ unk_of(tok_hf_t *f, const tok_members_t *m)
     tok_image_t  *h = &f->b->h;
     int           rc = tok_hf_text(f, m, "unk_token", &h->unk_token);
 
-    if (rc == 0 && !tok_json_at(f->j, m, "vocab")) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
-    }
     if (rc == 0) {
-        rc = vocab_map(f);
+        rc = vocab(f, m, '{');
     }
     if (rc == 0) {
         h->unk = tok_build_find(f->b, tok_build_text(f->b, h->unk_token),
@@ -318,10 +338,7 @@ unigram(tok_hf_t *f, const tok_members_t *m)
     int           rc;
 
     h->model = TOK_M_UNIGRAM;
-    if (!tok_json_at(f->j, m, "vocab")) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "\"vocab\" is missing");
-    }
-    rc = vocab_scores(f);
+    rc = vocab(f, m, '[');
     if (rc == 0) {
         rc = maybe_flag(f, m, "byte_fallback", TOK_BPE_BYTE_FALLBACK);
     }
@@ -364,35 +381,122 @@ guess(tok_hf_t *f, const tok_members_t *m)
 }
 
 
-int
-tok_hf_model(tok_hf_t *f)
+static bool
+seen(tok_hf_t *f, const tok_members_t *m, const char *key)
 {
-    tok_members_t  m;
-    tok_str_t      type;
-    int            rc = tok_json_members(f->j, &m);
+    const uint8_t  *at = f->j->p;
+    bool            is = tok_json_at(f->j, m, key);
 
-    if (rc != 0) {
-        return rc;
+    f->j->p = at;
+    return is;
+}
+
+
+/* Merges can be read when all that they need came before them. */
+static int
+merges_ready(tok_hf_t *f, const tok_members_t *m, bool *ready)
+{
+    const uint8_t  *at = f->j->p;
+    tok_str_t       type = { "", 0 };
+    bool            have;
+    int             rc = 0;
+
+    *ready = false;
+    if (f->vocab != '{' || !seen(f, m, "continuing_subword_prefix")
+        || !tok_json_at(f->j, m, "type"))
+    {
+        return 0;
     }
-    if (!tok_json_at(f->j, &m, "type")) {
-        return guess(f, &m);
+    rc = tok_hf_type(f, m, &type);
+    *ready = rc == 0 && tok_hf_is(type, "BPE");
+    if (*ready) {
+        rc = maybe_text(f, m, "continuing_subword_prefix", &f->b->h.prefix,
+                        &have);
     }
-    rc = tok_hf_type(f, &m, &type);
+    f->j->p = at;
+    return rc;
+}
+
+
+/* The value where j stands: the large ones are read at once, if possible. */
+static int
+member(tok_hf_t *f, tok_members_t *m)
+{
+    static const char *const  large[] = {
+        "vocab", "merges", "continuing_subword_prefix"
+    };
+    tok_str_t  key = m->m[m->n - 1].key;
+    size_t     i;
+    bool       ready = false, twice;
+    int        rc = 0;
+
+    for (i = 0; i < 3 && !tok_hf_is(key, large[i]); i++) { /* void */ }
+    if (i < 3) {
+        m->n--;
+        twice = seen(f, m, large[i]);
+        m->n++;
+        if (twice) {
+            return tok_json_fail(f->j, TOK_E_FORMAT, "a member of the model "
+                                 "is there twice");
+        }
+    }
+    if (i == 0) {
+        return vocab_here(f);
+    }
+    if (i == 1) {
+        rc = merges_ready(f, m, &ready);
+    }
+    return rc != 0 ? rc : ready ? merges(f) : tok_json_skip(f->j);
+}
+
+
+static int
+kind(tok_hf_t *f, const tok_members_t *m)
+{
+    tok_str_t  type;
+    int        rc;
+
+    if (!tok_json_at(f->j, m, "type")) {
+        return guess(f, m);
+    }
+    rc = tok_hf_type(f, m, &type);
     if (rc != 0) {
         return rc;
     }
     if (tok_hf_is(type, "BPE")) {
-        return bpe(f, &m);
+        return bpe(f, m);
     }
     if (tok_hf_is(type, "WordPiece")) {
-        return wordpiece(f, &m);
+        return wordpiece(f, m);
     }
     if (tok_hf_is(type, "Unigram")) {
-        return unigram(f, &m);
+        return unigram(f, m);
     }
     if (tok_hf_is(type, "WordLevel")) {
         f->b->h.model = TOK_M_WORDLEVEL;
-        return unk_of(f, &m);
+        return unk_of(f, m);
     }
     return tok_hf_unknown(f, "model", type);
+}
+
+
+int
+tok_hf_model(tok_hf_t *f)
+{
+    tok_members_t   m = { .n = 0 };
+    const uint8_t  *after;
+    bool            first = true;
+    int             rc = tok_json_open(f->j, '{');
+
+    while (rc == 0 && (rc = tok_json_member(f->j, &m, &first)) == 1) {
+        rc = member(f, &m);
+    }
+    after = f->j->p;
+    if (rc == 0) {
+        rc = kind(f, &m);
+        if (rc == 0) {
+            f->j->p = after;
+        }
+    }
+    return rc;
 }

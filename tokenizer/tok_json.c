@@ -7,6 +7,10 @@
 
 #include <math.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 
 int
 tok_json_init(tok_json_t *j, const char *text, size_t len, const char *name,
@@ -49,14 +53,44 @@ tok_json_fail(tok_json_t *j, int code, const char *what)
 }
 
 
+static inline bool
+is_white(uint8_t c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+
+/* Files are often indented: more bytes of white space than of anything. */
 static inline void
 white(tok_json_t *j)
 {
-    while (j->p < j->end && (*j->p == ' ' || *j->p == '\n' || *j->p == '\r'
-                             || *j->p == '\t'))
-    {
-        j->p++;
+    const uint8_t  *p = j->p, *end = j->end;
+
+    if (p < end && *p > ' ') {
+        return;
     }
+#ifdef __SSE2__
+    while (end - p >= 16) {
+        __m128i   v = _mm_loadu_si128((const __m128i *) p);
+        __m128i   w = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')),
+                                   _mm_cmpeq_epi8(v, _mm_set1_epi8('\n')));
+        unsigned  other = 0xffffu ^ (unsigned) _mm_movemask_epi8(w);
+
+        if (other) {
+            p += __builtin_ctz(other);
+            if (*p > ' ') {
+                j->p = p;
+                return;
+            }
+            break;                  /* a tab, a carriage return, or an error */
+        }
+        p += 16;
+    }
+#endif
+    while (p < end && is_white(*p)) {
+        p++;
+    }
+    j->p = p;
 }
 
 
@@ -77,6 +111,22 @@ plain_end(const uint8_t *p, const uint8_t *end)
     const uint64_t  ones = 0x0101010101010101ull, high = ones * 0x80;
     uint64_t        v, q, b, c;
 
+#ifdef __SSE2__
+    while (end - p >= 16) {
+        __m128i   x = _mm_loadu_si128((const __m128i *) p);
+        __m128i   e = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')),
+                                   _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
+        unsigned  stop;
+
+        e = _mm_or_si128(e, _mm_cmpeq_epi8(_mm_max_epu8(x,
+                         _mm_set1_epi8(0x1f)), _mm_set1_epi8(0x1f)));
+        stop = (unsigned) _mm_movemask_epi8(e);
+        if (stop) {
+            return p + __builtin_ctz(stop);
+        }
+        p += 16;
+    }
+#endif
     while (end - p >= 8) {
         v = tok_load64(p);
         q = v ^ (ones * '"');
@@ -287,6 +337,19 @@ tok_json_u32(tok_json_t *j, uint32_t *v)
 
     white(j);
     p = j->p;
+    if (j->end - p > 8 && *p >= '1' && *p <= '9') {
+        /* Nearly all: a few digits, then a comma, a bracket or white space. */
+        do {
+            x = x * 10 + (uint64_t) (*p++ - '0');
+        } while (p - j->p < 8 && *p >= '0' && *p <= '9');
+        if (*p == ',' || *p == ']' || *p == '}' || is_white(*p)) {
+            j->p = p;
+            *v = (uint32_t) x;
+            return 0;
+        }
+        x = 0;
+        p = j->p;
+    }
     rc = number(j);
     if (rc != 0) {
         return rc;
@@ -556,30 +619,46 @@ tok_json_skip(tok_json_t *j)
 
 
 int
+tok_json_member(tok_json_t *j, tok_members_t *m, bool *first)
+{
+    tok_member_t  *at;
+    int            rc = tok_json_next(j, '{', first);
+
+    if (rc != 1) {
+        return rc;
+    }
+    if (m->n == TOK_MEMBERS_MAX) {
+        return tok_json_fail(j, TOK_E_LIMIT, "an object of more than 64 "
+                             "members");
+    }
+    at = &m->m[m->n];
+    rc = tok_json_string(j, &at->key);
+    if (rc == 0 && at->key.ptr == (const char *) j->text.ptr) {
+        /* Known keys need no escapes: an escaped one is another key. */
+        at->key.len = 0;
+    }
+    if (rc == 0) {
+        rc = tok_json_colon(j);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    (void) tok_json_peek(j);
+    at->value = j->p;
+    m->n++;
+    return 1;
+}
+
+
+int
 tok_json_members(tok_json_t *j, tok_members_t *m)
 {
     bool  first = true;
     int   rc = tok_json_open(j, '{');
 
     m->n = 0;
-    while (rc == 0 && (rc = tok_json_next(j, '{', &first)) == 1) {
-        if (m->n == TOK_MEMBERS_MAX) {
-            return tok_json_fail(j, TOK_E_LIMIT, "an object of more than 64 "
-                                 "members");
-        }
-        rc = tok_json_string(j, &m->m[m->n].key);
-        if (rc == 0 && m->m[m->n].key.ptr == (const char *) j->text.ptr) {
-            /* Known keys need no escapes: an escaped one is another key. */
-            m->m[m->n].key.len = 0;
-        }
-        if (rc == 0) {
-            rc = tok_json_colon(j);
-        }
-        if (rc == 0) {
-            (void) tok_json_peek(j);
-            m->m[m->n++].value = j->p;
-            rc = tok_json_skip(j);
-        }
+    while (rc == 0 && (rc = tok_json_member(j, m, &first)) == 1) {
+        rc = tok_json_skip(j);
     }
     return rc;
 }

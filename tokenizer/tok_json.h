@@ -45,6 +45,13 @@ uint8_t tok_json_peek(tok_json_t *j);
 /* Skips one value, checking that it is well formed. */
 int tok_json_skip(tok_json_t *j);
 
+/*
+ * The next member of an object that tok_json_open began: its key is put into
+ * m, j stands at the value and the caller reads or skips it.  1; 0 behind the
+ * last one.
+ */
+int tok_json_member(tok_json_t *j, tok_members_t *m, bool *first);
+
 /* Reads an object; afterwards j stands behind it. */
 int tok_json_members(tok_json_t *j, tok_members_t *m);
 

@@ -7,6 +7,10 @@
 #include "tokenizer/tok_int.h"
 #include "tokenizer/tok_unicode.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 
 const uint16_t *const  tok_class_rows = tok_class_block;
 const uint16_t *const  tok_class_rows_index = tok_class_index;
@@ -53,7 +57,7 @@ tok_char_byte(uint32_t cp)
 
 
 /* The length of the well-formed character at p, or 0. */
-static size_t
+static inline size_t
 utf8_one(const uint8_t *p, size_t left)
 {
     uint8_t  lo = 0x80, hi = 0xbf;
@@ -93,24 +97,39 @@ utf8_one(const uint8_t *p, size_t left)
 size_t
 tok_utf8_check(const uint8_t *p, size_t len)
 {
-    size_t  i = 0, n;
+    size_t    i = 0, n;
+    unsigned  high;
 
     while (i < len) {
-        while (len - i >= 32
-               && ((tok_load64(p + i) | tok_load64(p + i + 8)
-                    | tok_load64(p + i + 16) | tok_load64(p + i + 24))
-                   & 0x8080808080808080ull) == 0)
+#ifdef __SSE2__
+        while (len - i >= 16) {
+            high = (unsigned) _mm_movemask_epi8(
+                                  _mm_loadu_si128((const __m128i *) (p + i)));
+            if (high) {
+                i += (size_t) __builtin_ctz(high);
+                break;
+            }
+            i += 16;
+        }
+#else
+        high = 0;
+        while (len - i >= 8 && (tok_load64(p + i) & 0x8080808080808080ull)
+               == high)
         {
-            i += 32;
+            i += 8;
         }
-        if (i == len) {
-            break;
+#endif
+        while (i < len && p[i] < 0x80 && len - i < 16) {
+            i++;
         }
-        n = utf8_one(p + i, len - i);
-        if (n == 0) {
-            return i;
+        /* Characters beyond ASCII come in runs. */
+        while (i < len && (p[i] >= 0x80 || len - i < 16)) {
+            n = utf8_one(p + i, len - i);
+            if (n == 0) {
+                return i;
+            }
+            i += n;
         }
-        i += n;
     }
     return len;
 }

@@ -87,6 +87,21 @@ tok_load_part(const uint8_t *p, size_t len)
 }
 
 
+/* memcmp(p, q, len) == 0, for short texts. */
+static inline bool
+tok_same(const uint8_t *p, const uint8_t *q, size_t len)
+{
+    if (len > 16) {
+        return memcmp(p, q, len) == 0;
+    }
+    if (len > 8) {
+        return ((tok_load64(p) ^ tok_load64(q))
+                | (tok_load64(p + len - 8) ^ tok_load64(q + len - 8))) == 0;
+    }
+    return tok_load_part(p, len) == tok_load_part(q, len);
+}
+
+
 static inline uint64_t
 tok_hash_bytes(const uint8_t *p, size_t len)
 {

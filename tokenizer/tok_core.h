@@ -13,7 +13,8 @@
 /*
  * The word cache remembers what words merge to.  A short word has up to 15
  * bytes, zero padded, its length in the last byte of the key: so keys are
- * exact.  n - 1 is in the two top bits of the first id.
+ * exact.  n - 1 is in the two top bits of the first id; a word of more than
+ * four ids has only a note there, its ids are among the long words.
  */
 typedef struct {
     uint64_t  k0, k1;

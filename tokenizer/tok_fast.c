@@ -11,6 +11,12 @@
 #endif
 
 
+/* Words that are found before the first of them is looked up. */
+#define AHEAD  16
+
+/* In a short entry, no id: the word has more than four of them. */
+#define MANY   UINT32_MAX
+
 /* Sixteen bytes of ones, sixteen of zeros: a mask for every length. */
 static const uint8_t  mask_bytes[32] = {
     255, 255, 255, 255, 255, 255, 255, 255,
@@ -56,18 +62,45 @@ model_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 }
 
 
+/* The entry where the cache would have a word of up to 48 bytes. */
+static inline tok_long_t *
+long_slot(tok_scratch_t *s, const uint8_t *p, size_t len, uint64_t *k)
+{
+    uint64_t  h;
+
+    assert(len <= TOK_LONG_BYTES);
+    memset(k, 0, TOK_LONG_BYTES);
+    memcpy(k, p, len);
+    h = tok_mix(tok_mix(k[0] ^ k[4], k[1] ^ k[5]) ^ k[2], k[3] + len);
+    return &s->longs[h >> (64 - TOK_CACHE_LONG_LOG)];
+}
+
+
+/* The ids from at on are those of a word: remembered if they are few. */
+static void
+keep_long(tok_scratch_t *s, const uint8_t *p, size_t len, size_t at)
+{
+    uint64_t     k[TOK_LONG_BYTES / 8];
+    tok_long_t  *e = long_slot(s, p, len, k);
+    size_t       n = s->ids.n - at;
+
+    if (n <= TOK_LONG_IDS) {
+        memcpy(e->k, k, sizeof(k));
+        memcpy(e->ids, tok_ids(s) + at, n * sizeof(uint32_t));
+        e->n_len = (uint32_t) (n << 8 | len);
+    }
+}
+
+
 /* Words of up to 48 bytes and 19 ids. */
 static int
 word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 {
-    uint64_t     k[6] = { 0 }, h;
-    tok_long_t  *e;
-    size_t       at = s->ids.n, n;
-    int          rc;
+    uint64_t           k[TOK_LONG_BYTES / 8];
+    const tok_long_t  *e = long_slot(s, p, len, k);
+    size_t             at = s->ids.n, n;
+    int                rc;
 
-    memcpy(k, p, len);
-    h = tok_mix(tok_mix(k[0] ^ k[4], k[1] ^ k[5]) ^ k[2], k[3] + len);
-    e = &s->longs[h >> (64 - TOK_CACHE_LONG_LOG)];
     if ((e->n_len & 0xff) == len && memcmp(e->k, k, sizeof(k)) == 0) {
         n = e->n_len >> 8;
         memcpy(tok_ids(s) + at, e->ids, n * sizeof(uint32_t));
@@ -75,90 +108,117 @@ word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
         return 0;
     }
     rc = model_word(t, s, p, len);
-    n = s->ids.n - at;
-    if (rc == 0 && n <= TOK_LONG_IDS) {
-        memcpy(e->k, k, sizeof(k));
-        memcpy(e->ids, tok_ids(s) + at, n * sizeof(uint32_t));
-        e->n_len = (uint32_t) (n << 8 | len);
+    if (rc == 0) {
+        keep_long(s, p, len, at);
     }
     return rc;
 }
 
 
-/*
- * A short word that its bucket does not have; of more than four ids it is
- * kept among the long ones.
- */
-static int
-miss_short(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
-    tok_short_t *bucket, uint64_t k0, uint64_t k1)
-{
-    tok_short_t  e;
-    size_t       at = s->ids.n, n, i;
-    int          rc = len > 4 ? word_long(t, s, p, len)
-                      : model_word(t, s, p, len);
+/* A word and where the cache would have it. */
+typedef struct {
+    const uint8_t  *p;
+    size_t          len;
+    uint64_t        k0, k1;
+    tok_short_t    *bucket;
+} word_t;
 
-    if (rc != 0) {
+
+/* A short word that its bucket does not have. */
+static int
+miss_short(const tok_t *t, tok_scratch_t *s, const word_t *w)
+{
+    tok_short_t  e = { w->k0, w->k1, { 0 } };
+    size_t       at = s->ids.n, n, i;
+    int          rc = model_word(t, s, w->p, w->len);
+
+    n = s->ids.n - at;
+    if (rc != 0 || n == 0) {
         return rc;
     }
-    n = s->ids.n - at;
-    if (n >= 1 && n <= 4) {
-        e.k0 = k0;
-        e.k1 = k1;
-        for (i = 0; i < 4; i++) {
-            e.ids[i] = i < n ? tok_ids(s)[at + i] : 0;
+    if (n > 4) {
+        /* The bucket says only that the long words have it. */
+        e.ids[0] = MANY;
+        keep_long(s, w->p, w->len, at);
+
+    } else {
+        for (i = 0; i < n; i++) {
+            e.ids[i] = tok_ids(s)[at + i];
         }
         e.ids[0] |= (uint32_t) (n - 1) << 30;
-        bucket[1] = bucket[0];
-        bucket[0] = e;
     }
+    w->bucket[1] = w->bucket[0];
+    w->bucket[0] = e;
     return 0;
 }
 
 
-static inline void
-take(tok_scratch_t *s, const tok_short_t *e)
+static inline int
+take(const tok_t *t, tok_scratch_t *s, const word_t *w, const tok_short_t *e)
 {
     uint32_t  *out = tok_ids(s) + s->ids.n;
 
-    out[0] = e->ids[0] & 0x3fffffff;
-    out[1] = e->ids[1];
-    out[2] = e->ids[2];
-    out[3] = e->ids[3];
+    if (e->ids[0] == MANY) {
+        return word_long(t, s, w->p, w->len);
+    }
+    memcpy(out, e->ids, sizeof(e->ids));
+    out[0] &= 0x3fffffff;
     s->ids.n += 1 + (e->ids[0] >> 30);
+    return 0;
 }
 
 
-/* One word; there is room for its ids and a few more. */
+/* The key of a word, and its bucket is asked for. */
+static inline void
+find(tok_scratch_t *s, word_t *w, const uint8_t *p, size_t len,
+    const uint8_t *end)
+{
+    w->p = p;
+    w->len = len;
+    if (len > TOK_SHORT_BYTES) {
+        return;
+    }
+    if (end - p >= 16) {
+        short_key(p, len, &w->k0, &w->k1);
+
+    } else {
+        w->k0 = tok_load_part(p, len);
+        w->k1 = (len > 8 ? tok_load_part(p + 8, len - 8) : 0)
+                | (uint64_t) len << 56;
+    }
+    w->bucket = &s->shorts[short_slot(w->k0, w->k1)];
+    __builtin_prefetch(w->bucket);
+}
+
+
+/* The ids of a word; there is room for them and a few more. */
+static inline int
+put(const tok_t *t, tok_scratch_t *s, const word_t *w)
+{
+    const tok_short_t  *e = w->bucket;
+
+    if (w->len > TOK_SHORT_BYTES) {
+        return w->len <= TOK_LONG_BYTES ? word_long(t, s, w->p, w->len)
+               : model_word(t, s, w->p, w->len);
+    }
+    if (e[0].k0 == w->k0 && e[0].k1 == w->k1) {
+        return take(t, s, w, e);
+    }
+    if (e[1].k0 == w->k0 && e[1].k1 == w->k1) {
+        return take(t, s, w, e + 1);
+    }
+    return miss_short(t, s, w);
+}
+
+
 static inline int
 word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     const uint8_t *end)
 {
-    uint8_t       tail[16] = { 0 };
-    uint64_t      k0, k1;
-    tok_short_t  *e;
+    word_t  w;
 
-    if (len > TOK_SHORT_BYTES) {
-        return len <= TOK_LONG_BYTES ? word_long(t, s, p, len)
-               : model_word(t, s, p, len);
-    }
-    if (end - p >= 16) {
-        short_key(p, len, &k0, &k1);
-
-    } else {
-        memcpy(tail, p, len);
-        short_key(tail, len, &k0, &k1);
-    }
-    e = &s->shorts[short_slot(k0, k1)];
-    if (e->k0 == k0 && e->k1 == k1) {
-        take(s, e);
-        return 0;
-    }
-    if (e[1].k0 == k0 && e[1].k1 == k1) {
-        take(s, e + 1);
-        return 0;
-    }
-    return miss_short(t, s, p, len, e, k0, k1);
+    find(s, &w, p, len, end);
+    return put(t, s, &w);
 }
 
 
@@ -232,28 +292,50 @@ word_spans(const tok_t *t, tok_scratch_t *s, size_t at, size_t begin)
 }
 
 
+/* The end of the piece at p. */
+static inline const uint8_t *
+piece_end(uint32_t scan, bool cased, const uint8_t *p, const uint8_t *end,
+    const uint8_t **limit)
+{
+#ifdef __SSE2__
+    const uint8_t  *q;
+
+    if (end - p > 16) {
+        q = plain_word(p, cased);
+        if (q != NULL) {
+            return q;
+        }
+    }
+#else
+    (void) cased;
+#endif
+    return tok_scan(scan, p, end, limit);
+}
+
+
+/*
+ * Some words are found first and looked up then, so that the memory of the
+ * cache is fetched for all of them at once.
+ */
 static int
 scan_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text, size_t len)
 {
     const uint8_t  *p = text, *end = text + len, *q, *limit = NULL;
     uint32_t        scan = t->img->scan;
-    int             rc = 0;
-#ifdef __SSE2__
     bool            cased = scan == TOK_R_O200K || scan == TOK_R_TEKKEN;
+    word_t          w[AHEAD];
+    size_t          n, i;
+    int             rc = 0;
 
-    while (rc == 0 && end - p > 16) {
-        q = plain_word(p, cased);
-        if (q == NULL) {
-            q = tok_scan(scan, p, end, &limit);
-        }
-        rc = word(t, s, p, (size_t) (q - p), end);
-        p = q;
-    }
-#endif
     while (rc == 0 && p < end) {
-        q = tok_scan(scan, p, end, &limit);
-        rc = word(t, s, p, (size_t) (q - p), end);
-        p = q;
+        for (n = 0; n < AHEAD && p < end; n++) {
+            q = piece_end(scan, cased, p, end, &limit);
+            find(s, &w[n], p, (size_t) (q - p), end);
+            p = q;
+        }
+        for (i = 0; rc == 0 && i < n; i++) {
+            rc = put(t, s, &w[i]);
+        }
     }
     return rc;
 }

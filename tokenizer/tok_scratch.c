@@ -9,14 +9,34 @@
 #include <sys/mman.h>
 
 
-/* Zeroed memory that costs nothing until it is touched. */
+/*
+ * Zeroed memory that costs nothing until it is touched.  Words lie all over
+ * the caches, so that pages of 4 KB would cost a walk of the page tables for
+ * most of them: huge pages, where the kernel has some.
+ */
 static void *
 pages(size_t bytes)
 {
-    void  *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t  huge = (size_t) 2 << 20;
+    uintptr_t     at, end;
+    uint8_t      *p;
 
-    return p == MAP_FAILED ? NULL : p;
+    assert(bytes % huge == 0);
+    p = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    at = ((uintptr_t) p + huge - 1) & ~(huge - 1);
+    end = (uintptr_t) p + bytes + huge;
+    if (at > (uintptr_t) p) {
+        (void) munmap(p, at - (uintptr_t) p);
+    }
+    if (end > at + bytes) {
+        (void) munmap((void *) (at + bytes), end - at - bytes);
+    }
+    (void) madvise((void *) at, bytes, MADV_HUGEPAGE);
+    return (void *) at;
 }
 
 

@@ -43,7 +43,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (eng_hp_read(&g, &m.hp, &err) == 0
             && eng_bind(&m, &g, &err) == 0)
         {
-            (void) eng_plan(&m.hp, &co, &plan, &err);
+            (void) eng_plan(&m, &co, &plan, &err);
         }
         free(m.layer);
         free(m.item);

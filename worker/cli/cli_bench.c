@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_model.h"
 #include "worker/engine/eng.h"
 #include "worker/kernels/kern.h"
 
@@ -25,8 +26,8 @@
 #define PING_ROUNDS  2000u
 
 static const char  usage_text[] =
-    "usage: infer bench -m MODEL [-t THREADS] [--rounds N] [--isa LEVEL] "
-    "[--cache DIR] [--json]\n";
+    "usage: infer bench -m MODEL [-t THREADS] [--rounds N] [--cache DIR] "
+    CLI_MODEL_USAGE " [--json]\n";
 
 static const uint32_t  prompts[] = { 128, 512 };
 static const uint32_t  generates[] = { 1, 4, 16 };
@@ -279,7 +280,7 @@ static int
 parse(bench_t *b, eng_model_opts_t *mo, const char **path, int argc,
     char **argv)
 {
-    int  i;
+    int  i, rc;
 
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
@@ -290,10 +291,15 @@ parse(bench_t *b, eng_model_opts_t *mo, const char **path, int argc,
             return -1;
         }
         i++;
+        rc = cli_model_option(NAME, argv[i - 1], argv[i], mo);
+        if (rc != 0) {
+            if (rc < 0) {
+                return -1;
+            }
+            continue;
+        }
         if (strcmp(argv[i - 1], "-m") == 0) {
             *path = argv[i];
-        } else if (strcmp(argv[i - 1], "--isa") == 0) {
-            mo->kern_level = argv[i];
         } else if (strcmp(argv[i - 1], "--cache") == 0) {
             mo->cache_dir = argv[i];
         } else if (strcmp(argv[i - 1], "-t") == 0) {

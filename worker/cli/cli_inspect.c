@@ -8,13 +8,14 @@
 #include <string.h>
 
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_model.h"
 #include "worker/engine/eng.h"
 
 #define NAME  "inspect"
 
 static const char  usage_text[] =
     "usage: infer inspect -m MODEL [--context N] [--sequences N] "
-    "[--kv-mb N]\n";
+    "[--kv-mb N] " CLI_MODEL_USAGE "\n";
 
 
 static void
@@ -75,8 +76,14 @@ cli_inspect(int argc, char **argv)
     eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
 
     for (i = 1; i + 1 < argc; i += 2) {
-        rc = 0;
         n = 0;
+        rc = cli_model_option(NAME, argv[i], argv[i + 1], &mo);
+        if (rc > 0) {
+            continue;
+        }
+        if (rc < 0) {
+            return CLI_USAGE;
+        }
         if (strcmp(argv[i], "-m") == 0) {
             model = argv[i + 1];
         } else if (strcmp(argv[i], "--context") == 0) {

@@ -14,6 +14,7 @@
 #include <cjson/cJSON.h>
 
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_model.h"
 #include "worker/engine/eng.h"
 #include "worker/kernels/kern.h"
 
@@ -23,8 +24,7 @@
 #define TOP_MAX      100
 
 static const char  usage_text[] =
-    "usage: infer score -m MODEL [--precision int8|exact] [-t THREADS] "
-    "[--isa LEVEL]\n";
+    "usage: infer score -m MODEL [-t THREADS] " CLI_MODEL_USAGE "\n";
 
 typedef struct {
     eng_t      e;
@@ -207,19 +207,13 @@ cli_score(int argc, char **argv)
     for (i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "-m") == 0) {
             path = argv[i + 1];
-        } else if (strcmp(argv[i], "--isa") == 0) {
-            mo.kern_level = argv[i + 1];
-        } else if (strcmp(argv[i], "--precision") == 0
-                   && strcmp(argv[i + 1], "int8") == 0)
-        {
-            mo.precision = ENG_PREC_INT8;
-        } else if (strcmp(argv[i], "--precision") == 0
-                   && strcmp(argv[i + 1], "exact") == 0)
-        {
-            mo.precision = ENG_PREC_EXACT;
-        } else if (strcmp(argv[i], "-t") != 0
-                   || cli_number(NAME, argv[i], argv[i + 1], 1,
-                                 ENG_THREADS_MAX, &threads) != 0)
+            continue;
+        }
+        rc = cli_model_option(NAME, argv[i], argv[i + 1], &mo);
+        if (rc < 0
+            || (rc == 0 && (strcmp(argv[i], "-t") != 0
+                            || cli_number(NAME, argv[i], argv[i + 1], 1,
+                                          ENG_THREADS_MAX, &threads) != 0)))
         {
             break;
         }

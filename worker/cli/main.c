@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_model.h"
 
 
 static void usage(FILE *to);
@@ -25,11 +26,12 @@ static const cli_command_t  commands[] = {
       "[--isa LEVEL] [--raw]",
       "answer a prompt" },
     { "inspect", cli_inspect, "-m MODEL [--context N] [--sequences N] "
-      "[--kv-mb N]", "show what a model file holds" },
-    { "score", cli_score, "-m MODEL [--precision int8|exact] [-t THREADS] "
-      "[--isa LEVEL]", "log probabilities of given tokens" },
-    { "bench", cli_bench, "-m MODEL [-t THREADS] [--rounds N] [--isa LEVEL] "
-      "[--cache DIR] [--json]", "measure tokens per second" },
+      "[--kv-mb N] " CLI_MODEL_USAGE, "show what a model file holds" },
+    { "score", cli_score, "-m MODEL [-t THREADS] " CLI_MODEL_USAGE,
+      "log probabilities of given tokens" },
+    { "bench", cli_bench, "-m MODEL [-t THREADS] [--rounds N] "
+      "[--cache DIR] " CLI_MODEL_USAGE " [--json]",
+      "measure tokens per second" },
     { NULL, NULL, NULL, NULL }
 };
 

@@ -56,7 +56,8 @@ place_token(eng_view_t *v, const eng_layer_t *l, uint32_t i, uint32_t col,
          + x->plan.layer_page_bytes / v->hp->heads_kv * h0;
     page = x->kv.memory
            + (size_t) seq->page[pos / KERN_KV_PAGE] * x->plan.page_bytes;
-    kern_kv_append(KERN_KV_F16, page + at, pos % KERN_KV_PAGE, n, hd, k, val);
+    kern_kv_append(x->m->kv_type, page + at, pos % KERN_KV_PAGE, n, hd, k,
+                   val);
 }
 
 
@@ -68,7 +69,7 @@ attend(eng_view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
     kern_attn_t   a;
 
     memset(&a, 0, sizeof(a));
-    a.type = KERN_KV_F16;
+    a.type = x->m->kv_type;
     a.n_head = v->hp->heads;
     a.n_kv_head = v->hp->heads_kv;
     a.head_dim = v->hp->head_dim;

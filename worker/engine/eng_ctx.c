@@ -49,11 +49,12 @@ max_u32(uint32_t a, uint32_t b)
 
 /* The same walk measures and places: it cannot disagree with itself. */
 static uint64_t
-carve_all(eng_ctx_t *x, const eng_hp_t *hp, const eng_plan_t *plan,
+carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
     uint8_t *base, int *overflow)
 {
     carve_t   c = { base, 0, 0 };
     uint32_t  t, kind;
+    const eng_hp_t  *hp = &m->hp;
     uint32_t  n = plan->limits.max_batch_tokens;
     uint32_t  w = plan->limits.max_logits;
     uint32_t  nq = hp->heads * hp->head_dim;
@@ -73,12 +74,11 @@ carve_all(eng_ctx_t *x, const eng_hp_t *hp, const eng_plan_t *plan,
     x->want = carve(&c, w, sizeof(uint32_t));
     x->own_panel_bytes = 0;
     for (kind = 0; kind < 2; kind++) {
-        uint64_t  own;
+        uint64_t           own;
+        kern_panel_kind_t  as = eng_panel_kind(m, (kern_panel_kind_t) kind);
 
-        x->panel[kind] = carve(&c, 1, kern_panel_bytes(
-                               (kern_panel_kind_t) kind, cols, k_max));
-        own = kern_panel_bytes((kern_panel_kind_t) kind, ENG_REDUNDANT_MAX,
-                               k_max);
+        x->panel[kind] = carve(&c, 1, kern_panel_bytes(as, cols, k_max));
+        own = kern_panel_bytes(as, ENG_REDUNDANT_MAX, k_max);
         own = (own + 127) / 128 * 128;
         if (own > x->own_panel_bytes) {
             x->own_panel_bytes = own;
@@ -125,12 +125,13 @@ check_opts(const eng_ctx_opts_t *co, const eng_hp_t *hp, eng_err_t *err)
 
 
 static int
-plan_kv(const eng_hp_t *hp, const eng_ctx_opts_t *co, eng_plan_t *plan,
+plan_kv(const eng_model_t *m, const eng_ctx_opts_t *co, eng_plan_t *plan,
     eng_err_t *err)
 {
-    uint64_t  per_seq, pages;
+    uint64_t         per_seq, pages;
+    const eng_hp_t  *hp = &m->hp;
 
-    plan->layer_page_bytes = kern_kv_page_bytes(KERN_KV_F16, hp->heads_kv,
+    plan->layer_page_bytes = kern_kv_page_bytes(m->kv_type, hp->heads_kv,
                                                 hp->head_dim);
     if (plan->layer_page_bytes == 0
         || !eng_chk_mul(plan->layer_page_bytes, hp->layers,
@@ -169,11 +170,12 @@ plan_kv(const eng_hp_t *hp, const eng_ctx_opts_t *co, eng_plan_t *plan,
 
 
 int
-eng_plan(const eng_hp_t *hp, const eng_ctx_opts_t *co, eng_plan_t *plan,
+eng_plan(const eng_model_t *m, const eng_ctx_opts_t *co, eng_plan_t *plan,
     eng_err_t *err)
 {
-    int        rc, overflow;
-    eng_ctx_t  dry;
+    int              rc, overflow;
+    eng_ctx_t        dry;
+    const eng_hp_t  *hp = &m->hp;
 
     memset(plan, 0, sizeof(*plan));
 
@@ -190,13 +192,13 @@ eng_plan(const eng_hp_t *hp, const eng_ctx_opts_t *co, eng_plan_t *plan,
     plan->limits.page_tokens = KERN_KV_PAGE;
     plan->threads = co->threads != 0 ? co->threads : THREADS_DEFAULT;
 
-    rc = plan_kv(hp, co, plan, err);
+    rc = plan_kv(m, co, plan, err);
     if (rc != 0) {
         return rc;
     }
 
     memset(&dry, 0, sizeof(dry));
-    plan->work_bytes = carve_all(&dry, hp, plan, NULL, &overflow);
+    plan->work_bytes = carve_all(&dry, m, plan, NULL, &overflow);
     if (overflow) {
         return eng_fail(err, ENG_ELIMIT, "%u tokens per step and %u logits "
                         "need more memory than can be addressed",
@@ -239,7 +241,7 @@ eng_create(const eng_model_t *model, const eng_ctx_opts_t *co, eng_t *eng,
     }
     x->m = model;
 
-    rc = eng_plan(&model->hp, co, &x->plan, err);
+    rc = eng_plan(model, co, &x->plan, err);
     if (rc == 0) {
         rc = eng_kv_init(&x->kv, &x->plan, err);
     }
@@ -253,7 +255,7 @@ eng_create(const eng_model_t *model, const eng_ctx_opts_t *co, eng_t *eng,
              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     x->memory = p == MAP_FAILED ? NULL : p;
     if (x->memory != NULL) {
-        (void) carve_all(x, &model->hp, &x->plan, x->memory, &overflow);
+        (void) carve_all(x, model, &x->plan, x->memory, &overflow);
         x->pool = eng_pool_create(x->plan.threads,
                                   co->spin != 0 ? co->spin : SPIN_DEFAULT,
                                   co->cpus);

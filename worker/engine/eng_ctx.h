@@ -60,6 +60,14 @@ typedef struct {
     uint32_t   n_want;
 } eng_ctx_t;
 
+/* The panel that serves a kind of weights in the model's precision. */
+static inline kern_panel_kind_t
+eng_panel_kind(const eng_model_t *m, kern_panel_kind_t kind)
+{
+    return kind == KERN_PANEL_I8 && m->precision == ENG_PREC_EXACT
+           ? KERN_PANEL_I15 : kind;
+}
+
 /* Runs the step; eng_pool_fn_t, arg is the eng_ctx_t. */
 void eng_forward(void *arg, uint32_t thread);
 

@@ -36,8 +36,13 @@ typedef struct {
 
 typedef enum {
     ENG_PREC_INT8 = 0,     /* int8 activations per 32 values: the default    */
-    ENG_PREC_EXACT         /* 15-bit activations: ENG_EUNSUP where the       */
-} eng_prec_t;              /* kernels of this machine lack them              */
+    ENG_PREC_EXACT         /* 15-bit activations: twice the integer work     */
+} eng_prec_t;
+
+typedef enum {
+    ENG_KV_F16 = 0,        /* keys and values in half precision: the default */
+    ENG_KV_Q8_0            /* int8 with a scale per 32: 53 % of the memory   */
+} eng_kvtype_t;
 
 
 /* ---- the model file ---------------------------------------------------- */
@@ -47,6 +52,7 @@ typedef struct eng_model eng_model_t;
 typedef struct {
     uint32_t    threads;      /* used to pack weights; 0: 2                  */
     eng_prec_t  precision;
+    eng_kvtype_t kv_type;
     const char *cache_dir;    /* prepared images live here; NULL: no file    */
     int         prepared_fd;  /* -1, or a memfd shared by a pool's workers:
                                  mapped if it holds this model's image,
@@ -57,7 +63,8 @@ typedef struct {
     void       *before_pack_arg;          /* must be packed: it takes seconds */
 } eng_model_opts_t;
 
-#define ENG_MODEL_OPTS_INIT { 2, ENG_PREC_INT8, NULL, -1, NULL, NULL, NULL }
+#define ENG_MODEL_OPTS_INIT                                                   \
+    { 2, ENG_PREC_INT8, ENG_KV_F16, NULL, -1, NULL, NULL, NULL }
 
 typedef struct {
     uint32_t    max_seqs;         /* sequences open at once, 1..ENG_SEQS_MAX */

@@ -16,11 +16,6 @@ choose_kernels(const eng_model_opts_t *opts, eng_err_t *err)
 {
     int  i;
 
-    if (opts->precision != ENG_PREC_INT8) {
-        return eng_fail(err, ENG_EUNSUP, "precision \"exact\" is not "
-                        "available in this build");
-    }
-
     if (opts->kern_level == NULL) {
         /* once per process: other models keep their table */
         if (kern_isa() != KERN_ISA_AUTO) {
@@ -105,12 +100,14 @@ describe(eng_info_t *info, const eng_gguf_t *g, const eng_hp_t *hp)
 
 /* Header, sizes, tensors, memory: all that needs no weight. */
 static int
-read_model(eng_model_t *m, const eng_gguf_t *g, const eng_ctx_opts_t *co,
-    eng_err_t *err)
+read_model(eng_model_t *m, const eng_gguf_t *g, const eng_model_opts_t *mo,
+    const eng_ctx_opts_t *co, eng_err_t *err)
 {
     int         rc;
     eng_plan_t  plan;
 
+    m->precision = mo->precision;
+    m->kv_type = mo->kv_type == ENG_KV_Q8_0 ? KERN_KV_Q8_0 : KERN_KV_F16;
     rc = eng_hp_read(g, &m->hp, err);
     if (rc != 0) {
         return rc;
@@ -119,7 +116,7 @@ read_model(eng_model_t *m, const eng_gguf_t *g, const eng_ctx_opts_t *co,
 
     rc = eng_bind(m, g, err);
     if (rc == 0) {
-        rc = eng_plan(&m->hp, co, &plan, err);
+        rc = eng_plan(m, co, &plan, err);
     }
     if (rc != 0) {
         return rc;
@@ -166,7 +163,7 @@ eng_model_check(const char *path, const eng_model_opts_t *mo,
 
     m = calloc(1, sizeof(*m));
     rc = m == NULL ? eng_fail(err, ENG_ENOMEM, "%s: no memory", path)
-                   : read_model(m, &g, co, err);
+                   : read_model(m, &g, mo, co, err);
     if (rc == 0) {
         *info = m->info;
     }
@@ -196,7 +193,7 @@ eng_model_open(const char *path, const eng_model_opts_t *opts,
 
     m = calloc(1, sizeof(*m));
     rc = m == NULL ? eng_fail(err, ENG_ENOMEM, "%s: no memory", path)
-                   : read_model(m, &g, &default_ctx, err);
+                   : read_model(m, &g, opts, &default_ctx, err);
     if (rc == 0) {
         rc = eng_image_load(m, &g, opts, err);
     }

@@ -51,6 +51,8 @@ struct eng_model {
     eng_hp_t        hp;
     eng_info_t      info;
     char            origin[ENG_NAME_MAX];
+    eng_prec_t      precision;
+    kern_kvtype_t   kv_type;
     kern_weight_t   embd;               /* [vocab][embd], looked up by row   */
     kern_weight_t   output;             /* [vocab][embd], may equal embd     */
     const float    *output_norm;        /* [embd]                            */
@@ -93,7 +95,7 @@ typedef struct {
     uint64_t      work_bytes;
 } eng_plan_t;
 
-int eng_plan(const eng_hp_t *hp, const eng_ctx_opts_t *co, eng_plan_t *plan,
+int eng_plan(const eng_model_t *m, const eng_ctx_opts_t *co, eng_plan_t *plan,
     eng_err_t *err);
 
 #endif

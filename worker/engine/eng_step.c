@@ -106,7 +106,8 @@ void
 eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
     kern_panel_t *p)
 {
-    kern_panel_init(p, (kern_panel_kind_t) kind, m, k, v->panel_mem[kind]);
+    kern_panel_init(p, eng_panel_kind(v->x->m, (kern_panel_kind_t) kind), m, k,
+                    v->panel_mem[kind]);
 }
 
 

@@ -130,56 +130,7 @@ int kern_pack(kern_wtype_t type, uint32_t rows, uint32_t cols,
 void kern_row_f32(const kern_weight_t *w, uint32_t row, float *out);
 
 
-/* Activations: m columns of k values, prepared once and multiplied by any
- * number of matrices of that k.  Quantised weights take int8 with one scale
- * per 32 values (d = max|x| / 127, round to nearest even); float weights take
- * floats.  The memory is the caller's. */
-
-typedef enum {
-    KERN_PANEL_I8 = 0,
-    KERN_PANEL_F32
-} kern_panel_kind_t;
-
-typedef struct {
-    kern_panel_kind_t   kind;
-    uint32_t            m;
-    uint32_t            k;
-    void               *data;   /* int8 or float, opaque order */
-    float              *meta;   /* scales and sums (I8 only) */
-} kern_panel_t;
-
-/* What the matrix type takes.  A matmul asserts that they agree. */
-kern_panel_kind_t kern_panel_kind(kern_wtype_t type);
-
-/* Bytes for a panel of m x k; monotone in m and k, so that memory for the
- * largest m holds every smaller one. */
-size_t kern_panel_bytes(kern_panel_kind_t kind, uint32_t m, uint32_t k);
-
-/* Lays a panel over memory (KERN_ALIGN aligned, kern_panel_bytes()). */
-void kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
-    uint32_t k, void *mem);
-
-/* Fills columns [begin, end) of the panel; x is column 0's first value and
- * ldx the distance between columns.  Columns are independent.  Non-finite
- * input gives a defined (useless) column, never a crash. */
-void kern_quant(const kern_panel_t *p, uint32_t begin, uint32_t end,
-    const float *x, size_t ldx);
-
-/* The same of x / sqrt(mean(x^2) + eps) * w, equal to kern_rmsnorm() followed
- * by kern_quant(). */
-void kern_quant_rmsnorm(const kern_panel_t *p, uint32_t begin, uint32_t end,
-    const float *x, size_t ldx, const float *w, float eps);
-
-typedef enum {
-    KERN_ACT_SILU = 0,
-    KERN_ACT_GELU_TANH,
-    KERN_ACT_GELU_ERF,
-    KERN_ACT_RELU
-} kern_act_t;
-
-/* The same of act(gate) * up; gate and up share the stride. */
-void kern_quant_glu(const kern_panel_t *p, uint32_t begin, uint32_t end,
-    kern_act_t act, const float *gate, const float *up, size_t ldx);
+#include "worker/kernels/kern_panel.h"  /* activations: contract there */
 
 
 /* out[c][r] = sum over k of w[r][k] * x[c][k] for all columns c of the panel
@@ -188,7 +139,9 @@ void kern_quant_glu(const kern_panel_t *p, uint32_t begin, uint32_t end,
  * row_end too or equal to w->rows: threads split rows.  Floats outside the
  * range are not touched.  Order: for int8, blocks of 32 ascending, each one
  * exact integer dot, then acc = fma(dot, dw * dx, acc) and for types with a
- * minimum acc = fma(min, dx * sum, acc); for floats fma over k ascending. */
+ * minimum acc = fma(min, dx * sum, acc); for two planes this for the upper
+ * and then the lower plane of each stretch of 32 blocks; for floats fma over
+ * k ascending. */
 void kern_matmul(const kern_weight_t *w, const kern_panel_t *p,
     float *out, size_t ldo, uint32_t row_begin, uint32_t row_end);
 

@@ -21,6 +21,7 @@
 
 typedef enum {
     KERN_KV_F16 = 0,
+    KERN_KV_Q8_0,
     KERN_KV_N
 } kern_kvtype_t;
 

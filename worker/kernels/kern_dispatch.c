@@ -167,8 +167,14 @@ kern_panel_bytes(kern_panel_kind_t kind, uint32_t m, uint32_t k)
     }
 
     /* One cache line after the values keeps meta aligned. */
-    return (values + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN
-           + values / KERN_BLOCK * KERN_META_N * sizeof(float);
+    values = (values + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN
+             + values / KERN_BLOCK * KERN_META_N * sizeof(float);
+
+    if (kind == KERN_PANEL_I15) {
+        values = (values + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN * 2;
+    }
+
+    return values;
 }
 
 
@@ -186,8 +192,9 @@ kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
     p->k = k;
     p->data = mem;
     p->meta = NULL;
+    p->plane = kind == KERN_PANEL_I15 ? kern_panel_bytes(kind, m, k) / 2 : 0;
 
-    if (kind == KERN_PANEL_I8) {
+    if (kind != KERN_PANEL_F32) {
         values = (values + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN;
         p->meta = (float *) ((uint8_t *) mem + values);
     }
@@ -277,7 +284,9 @@ kern_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     kern_matmul_pt  fn = kern_matmul_of(w->type);
 
     KERN_ASSERT(fn != NULL);
-    KERN_ASSERT(p->k == w->cols && p->kind == kern_panel_kind(w->type));
+    KERN_ASSERT(p->k == w->cols
+                && (p->kind == KERN_PANEL_F32)
+                   == (kern_panel_kind(w->type) == KERN_PANEL_F32));
     KERN_ASSERT(row_begin % KERN_ROW_GROUP == 0 && row_begin <= row_end);
     KERN_ASSERT(row_end == w->rows
                 || (row_end < w->rows && row_end % KERN_ROW_GROUP == 0));

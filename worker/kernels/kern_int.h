@@ -5,7 +5,9 @@
  * In a small batch a tile unpacks the weights on its way: memory is what
  * bounds it.  In a larger one a stretch of a group is first expanded to bytes
  * and float scales in the first-level cache and then meets all slices, so
- * that unpacking is paid once and all types share the same few loops.
+ * that unpacking is paid once and all types share the same few loops.  The
+ * planes of a panel are two panels to a tile: the lower one's sums go on from
+ * the upper one's.
  */
 #ifndef KERN_INT_H
 #define KERN_INT_H
@@ -13,7 +15,6 @@
 #include "worker/kernels/kern_form.h"
 #include "worker/kernels/kern_internal.h"
 
-#define KERN_STRETCH    32u     /* blocks expanded at a time: 24 KB */
 #define KERN_COLS_PASS  512u    /* columns per pass over the weights */
 #define KERN_AHEAD      16384   /* bytes prefetched ahead when streaming */
 
@@ -100,63 +101,103 @@ kern_tile_at(kern_tile_t *t, const kern_trait_t *tr, const kern_panel_t *p,
 }
 
 
+/* What a walk over a weight type's groups calls. */
+typedef struct {
+    const kern_trait_t  *trait;
+    kern_slice_pt        packed;    /* unpacks on its way */
+    kern_slice_pt        bytes;     /* meets an expanded stretch */
+    kern_expand_pt       expand;
+} kern_walk_t;
+
+
+/* Blocks [b, b + t->nb) of a packed group against all columns. */
+KERN_FN_INLINE void
+kern_int_direct(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
+    const uint8_t *group, uint32_t b, float *out, const int form,
+    const int scales)
+{
+    uint32_t      nb = p->k / KERN_BLOCK;
+    kern_panel_t  plane;
+
+    t->q = group + b * kern_form_bytes(form);
+    t->scale = kern_record(group, nb, b, form, scales);
+    t->super = kern_super(group, nb, b, form, scales);
+    t->ahead = t->q + KERN_AHEAD;
+
+    for (uint32_t i = 0; kern_panel_plane(p, i, &plane); i++) {
+        t->resume = b > 0 || i > 0;
+
+        for (uint32_t s = 0; s * KERN_SLICE < p->m; s++) {
+            kern_tile_at(t, k->trait, &plane, s, b);
+            t->out = out + (size_t) s * KERN_SLICE * t->ldo;
+            k->packed(t, kern_slice_width(p, s));
+        }
+    }
+}
+
+
+/* The same expanded first, against columns [c, end). */
+static inline void
+kern_int_stretch(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
+    const uint8_t *group, uint32_t b, uint32_t c, uint32_t end, float *out)
+{
+    kern_panel_t    plane;
+    kern_stretch_t  e;
+
+    k->expand(&e, group, p->k / KERN_BLOCK, b, t->nb);
+    t->q = e.q[0];
+    t->scale = (const uint8_t *) e.scale[0];
+    t->super = NULL;
+
+    for (uint32_t i = 0; kern_panel_plane(p, i, &plane); i++) {
+        t->resume = b > 0 || i > 0;
+
+        for (uint32_t s = c / KERN_SLICE; s * KERN_SLICE < end; s++) {
+            kern_tile_at(t, k->trait, &plane, s, b);
+            t->out = out + (size_t) s * KERN_SLICE * t->ldo;
+            k->bytes(t, kern_slice_width(p, s));
+        }
+    }
+}
+
+
 /* All columns of the panel against rows [row_begin, row_end).  `direct` is
- * the most columns that unpack on their way. */
+ * the most columns that unpack on their way; one plane does so from end to
+ * end, two planes meet stretch by stretch in any case. */
 KERN_FN_INLINE void
 kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     size_t ldo, uint32_t row_begin, uint32_t row_end, uint32_t direct,
-    kern_slice_pt packed, kern_slice_pt bytes, kern_expand_pt expand,
-    const int form, const int scales)
+    const kern_walk_t *k, const int form, const int scales)
 {
-    size_t               group_bytes;
-    uint32_t             nb = p->k / KERN_BLOCK, end;
-    kern_tile_t          t;
-    kern_stretch_t       e;
-    const uint8_t       *group;
-    const kern_trait_t  *tr = &kern_traits[w->type];
+    uint32_t        nb = p->k / KERN_BLOCK, step = KERN_STRETCH, end;
+    kern_tile_t     t;
+    const uint8_t  *group;
 
-    KERN_ASSERT(tr->form == form && tr->scales == scales);
+    KERN_ASSERT(k->trait->form == form && k->trait->scales == scales);
     KERN_ASSERT(direct <= KERN_COLS_PASS);
 
-    group_bytes = kern_group_bytes(tr, w->cols);
     t.ldo = ldo;
+
+    if (p->m <= direct && p->plane == 0) {
+        step = nb;
+    }
 
     for (uint32_t c = 0; c < p->m; c += KERN_COLS_PASS) {
         end = p->m - c < KERN_COLS_PASS ? p->m : c + KERN_COLS_PASS;
 
         for (uint32_t r = row_begin; r < row_end; r += KERN_ROW_GROUP) {
-            group = (const uint8_t *) w->packed
-                    + r / KERN_ROW_GROUP * group_bytes;
+            group = (const uint8_t *) w->packed + r / KERN_ROW_GROUP
+                    * kern_group_bytes(k->trait, w->cols);
             t.rows = row_end - r < 16 ? row_end - r : 16;
-            t.ahead = group + KERN_AHEAD;
 
-            if (p->m <= direct) {
-                t.q = group;
-                t.scale = kern_record(group, nb, 0, form, scales);
-                t.super = kern_super(group, nb, 0, form, scales);
-                t.nb = nb;
-                t.resume = 0;
+            for (uint32_t b = 0; b < nb; b += step) {
+                t.nb = nb - b < step ? nb - b : step;
 
-                for (uint32_t s = 0; s * KERN_SLICE < p->m; s++) {
-                    kern_tile_at(&t, tr, p, s, 0);
-                    t.out = out + r + (size_t) s * KERN_SLICE * ldo;
-                    packed(&t, kern_slice_width(p, s));
-                }
-                continue;
-            }
-
-            for (uint32_t b = 0; b < nb; b += KERN_STRETCH) {
-                t.nb = nb - b < KERN_STRETCH ? nb - b : KERN_STRETCH;
-                expand(&e, group, nb, b, t.nb);
-                t.q = e.q[0];
-                t.scale = (const uint8_t *) e.scale[0];
-                t.super = NULL;
-                t.resume = b > 0;
-
-                for (uint32_t s = c / KERN_SLICE; s * KERN_SLICE < end; s++) {
-                    kern_tile_at(&t, tr, p, s, b);
-                    t.out = out + r + (size_t) s * KERN_SLICE * ldo;
-                    bytes(&t, kern_slice_width(p, s));
+                if (p->m <= direct) {
+                    kern_int_direct(k, &t, p, group, b, out + r, form,
+                                    scales);
+                } else {
+                    kern_int_stretch(k, &t, p, group, b, c, end, out + r);
                 }
             }
         }

@@ -28,7 +28,7 @@
  * Panel: columns in slices of 8, the last one narrower (w = its columns).
  *   Slice s starts at column 8 s; value order inside is [block][w][32 bytes]
  *   for int8 and [k][w] for floats.  meta has KERN_META_N fields, each
- *   [slice][block][w].
+ *   [slice][block][w].  Two planes are two such panels of int8.
  */
 #ifndef KERN_INTERNAL_H
 #define KERN_INTERNAL_H
@@ -37,6 +37,7 @@
 #include "worker/kernels/kern_f16.h"
 
 #define KERN_SLICE      8u      /* columns per slice of a panel */
+#define KERN_STRETCH    32u     /* blocks expanded at a time: 24 KB */
 
 /* Stays on in release; the process that asserts dies and is replaced. */
 #define KERN_ASSERT(c)                                                        \
@@ -206,6 +207,22 @@ kern_panel_meta(const kern_panel_t *p, uint32_t field, uint32_t slice)
 
     return p->meta + (size_t) field * p->m * nb
            + (size_t) slice * KERN_SLICE * nb;
+}
+
+/* Plane 0 or 1 of a panel as one of int8; 0 if it has no such plane. */
+static inline int
+kern_panel_plane(const kern_panel_t *p, uint32_t i, kern_panel_t *plane)
+{
+    *plane = *p;
+    plane->kind = KERN_PANEL_I8;
+    plane->plane = 0;
+
+    if (i != 0) {
+        plane->data = (uint8_t *) p->data + p->plane;
+        plane->meta = (float *) ((uint8_t *) p->meta + p->plane);
+    }
+
+    return i == 0 || (i == 1 && p->plane != 0);
 }
 
 static inline uint32_t

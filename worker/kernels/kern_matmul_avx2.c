@@ -16,7 +16,11 @@
 
 #include "worker/kernels/kern_int.h"
 
+#define KERN_NAME(op)   op##__avx2
+#define KERN_LANES      8u
 #define KERN_COLS       4u      /* columns per tile */
+#define KERN_COLS_N     4
+#define KERN_DIRECT     4u      /* columns that unpack on their way, at most */
 
 /* Bits of a weight, which choose the loop. */
 enum {
@@ -26,10 +30,87 @@ enum {
     KERN_BITS_S8 = 8            /* signed bytes */
 };
 
-/* Scales and minima of a block's halves; the second ones may be unused. */
-typedef struct {
-    __m256  d, d1, m, m1;
-} kern_scales_t;
+typedef __m256  f_t;
+typedef __m256i i_t;
+
+KERN_FN_INLINE f_t f_set(float a) { return _mm256_set1_ps(a); }
+KERN_FN_INLINE f_t f_load(const float *p) { return _mm256_load_ps(p); }
+KERN_FN_INLINE void f_store(float *p, f_t a) { _mm256_store_ps(p, a); }
+KERN_FN_INLINE f_t f_mul(f_t a, f_t b) { return _mm256_mul_ps(a, b); }
+KERN_FN_INLINE f_t f_int(i_t a) { return _mm256_cvtepi32_ps(a); }
+KERN_FN_INLINE i_t i_set(int32_t a) { return _mm256_set1_epi32(a); }
+
+KERN_FN_INLINE f_t
+f_fma(f_t a, f_t b, f_t c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+
+KERN_FN_INLINE f_t
+f_minus(f_t a)
+{
+    return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f));
+}
+
+
+KERN_FN_INLINE void
+i_store(uint8_t *p, i_t a)
+{
+    _mm256_store_si256((__m256i *) p, a);
+}
+
+
+/* f16, int8 and uint8 of the rows as floats. */
+KERN_FN_INLINE f_t
+f_halfs(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+}
+
+
+KERN_FN_INLINE f_t
+f_signed(const uint8_t *p)
+{
+    return f_int(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+}
+
+
+KERN_FN_INLINE f_t
+f_unsigned(const uint8_t *p)
+{
+    return f_int(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+}
+
+
+/* n sums of the result, 1 to 8. */
+KERN_FN_INLINE f_t
+f_take(const float *p, uint32_t n)
+{
+    float  t[8] = { 0 };
+
+    if (n == 8) {
+        return _mm256_loadu_ps(p);
+    }
+
+    memcpy(t, p, n * sizeof(float));
+    return _mm256_loadu_ps(t);
+}
+
+
+KERN_FN_INLINE void
+f_put(float *p, f_t v, uint32_t n)
+{
+    float  t[8];
+
+    if (n == 8) {
+        _mm256_storeu_ps(p, v);
+        return;
+    }
+
+    _mm256_storeu_ps(t, v);
+    memcpy(p, t, n * sizeof(float));
+}
 
 
 KERN_FN_INLINE int
@@ -38,6 +119,14 @@ kern_bits(const int form)
     return form == KERN_FORM_4 ? KERN_BITS_4
            : form == KERN_FORM_5 ? KERN_BITS_5
            : form == KERN_FORM_6 ? KERN_BITS_6 : KERN_BITS_S8;
+}
+
+
+/* Whether the weights are unsigned and their bias comes from the panel. */
+KERN_FN_INLINE int
+kern_biased(const int bits)
+{
+    return bits != KERN_BITS_S8;
 }
 
 
@@ -118,112 +207,10 @@ kern_weights(const uint8_t *q, uint32_t t, uint32_t half, const int form)
 }
 
 
-KERN_FN_INLINE __m256
-kern_halfs(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
-}
-
-
-KERN_FN_INLINE __m256
-kern_signed(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
-        (const __m128i *) p)));
-}
-
-
-/* -(dmin * mn) */
-KERN_FN_INLINE __m256
-kern_minimum(__m256 dmin, const uint8_t *p)
-{
-    __m256  m = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
-                    (const __m128i *) p)));
-
-    return _mm256_xor_ps(_mm256_mul_ps(dmin, m), _mm256_set1_ps(-0.0f));
-}
-
-
-KERN_FN_INLINE kern_scales_t
-kern_scales(const uint8_t *s, const uint8_t *super, uint32_t half,
-    const int expanded, const int scales)
-{
-    __m256          d, dmin;
-    const float    *f = (const float *) s + 8 * half;
-    kern_scales_t   r;
-
-    r.d = r.d1 = r.m = r.m1 = _mm256_setzero_ps();
-
-    if (expanded) {
-        r.d = _mm256_load_ps(f + KERN_X_D);
-
-        if (kern_has_halves(scales)) {
-            r.d1 = _mm256_load_ps(f + KERN_X_D1);
-            r.m1 = kern_has_min(scales) ? _mm256_load_ps(f + KERN_X_M1)
-                                        : r.m1;
-        }
-
-        r.m = kern_has_min(scales) ? _mm256_load_ps(f + KERN_X_M) : r.m;
-        return r;
-    }
-
-    if (scales == KERN_SCALE_D || scales == KERN_SCALE_DM) {
-        r.d = kern_halfs(s + 16 * half);
-        r.m = scales == KERN_SCALE_DM ? kern_halfs(s + 32 + 16 * half) : r.m;
-        return r;
-    }
-
-    s += 8 * half;
-    d = kern_halfs(super + 16 * half);
-    r.d = _mm256_mul_ps(d, kern_signed(s));
-
-    if (kern_has_halves(scales)) {
-        r.d1 = _mm256_mul_ps(d, kern_signed(s + 16));
-    }
-
-    if (kern_has_min(scales)) {
-        dmin = kern_halfs(super + 32 + 16 * half);
-        r.m = kern_minimum(dmin, s + (kern_has_halves(scales) ? 32 : 16));
-        r.m1 = kern_has_halves(scales) ? kern_minimum(dmin, s + 48) : r.m1;
-    }
-
-    return r;
-}
-
-
-KERN_FN_INLINE __m256
-kern_take(const float *p, uint32_t n)
-{
-    float  t[8] = { 0 };
-
-    if (n == 8) {
-        return _mm256_loadu_ps(p);
-    }
-
-    memcpy(t, p, n * sizeof(float));
-    return _mm256_loadu_ps(t);
-}
-
-
-KERN_FN_INLINE void
-kern_put(float *p, __m256 v, uint32_t n)
-{
-    float  t[8];
-
-    if (n == 8) {
-        _mm256_storeu_ps(p, v);
-        return;
-    }
-
-    _mm256_storeu_ps(t, v);
-    memcpy(p, t, n * sizeof(float));
-}
-
-
 /* Adds the dots of four vectors of weights (`part` 0: columns 0..15 of the
  * block, 1: 16..31) with n columns to dot. */
 KERN_FN_INLINE void
-kern_dots(__m256i *dot, const uint8_t *q, const int8_t *x, uint32_t half,
+kern_dots_part(__m256i *dot, const uint8_t *q, const int8_t *x, uint32_t half,
     const uint32_t part, const uint32_t n, const int form, const int bits)
 {
     __m256i  sum[KERN_COLS], w, a, v, ones = _mm256_set1_epi16(1);
@@ -261,165 +248,18 @@ kern_dots(__m256i *dot, const uint8_t *q, const int8_t *x, uint32_t half,
 }
 
 
-/* A block's dots, scaled, and its minima to the sums of n columns. */
+/* The dots of both halves of a block. */
 KERN_FN_INLINE void
-kern_scaled(__m256 *acc, const __m256i *dot, const __m256i *dot1,
-    kern_scales_t sc, const float *d, const float *ds, const float *ds1,
-    const uint32_t n, const int scales)
+kern_dots(i_t *dot, i_t *dot1, const uint8_t *q, const int8_t *x,
+    uint32_t half, const uint32_t n, const int form, const int bits)
 {
-    __m256     dx;
-    const int  halves = kern_has_halves(scales);
-    const int  min = kern_has_min(scales);
-
-#pragma GCC unroll 8
-    for (uint32_t c = 0; c < n; c++) {
-        dx = _mm256_set1_ps(d[c]);
-        acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[c]),
-                                 _mm256_mul_ps(sc.d, dx), acc[c]);
-
-        if (halves) {
-            acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot1[c]),
-                                     _mm256_mul_ps(sc.d1, dx), acc[c]);
-        }
-
-        if (min) {
-            acc[c] = _mm256_fmadd_ps(sc.m, _mm256_set1_ps(ds[c]), acc[c]);
-        }
-
-        if (min && halves) {
-            acc[c] = _mm256_fmadd_ps(sc.m1, _mm256_set1_ps(ds1[c]), acc[c]);
-        }
-    }
+    kern_dots_part(dot, q, x, half, 0, n, form, bits);
+    kern_dots_part(dot1, q, x, half, 1, n, form, bits);
 }
 
 
-/* n, form, bits and scales are constants after inlining; half chooses the
- * rows. */
-KERN_FN_INLINE void
-kern_tile(const kern_tile_t *t, uint32_t half, uint32_t col,
-    const uint32_t n, const int form, const int bits, const int scales)
-{
-    size_t          q_bytes = kern_form_bytes(form), s_bytes;
-    const int       expanded = form == KERN_FORM_BYTES;
-    const int       halves = kern_has_halves(scales);
-    const int       min = kern_has_min(scales);
-    const int       biased = !min && bits != KERN_BITS_S8;
-    float          *out = t->out + col * t->ldo + 8 * half;
-    __m256          acc[KERN_COLS];
-    __m256i         dot[KERN_COLS], dot1[KERN_COLS];
-    uint32_t        rows = t->rows - 8 * half < 8 ? t->rows - 8 * half : 8;
-    kern_scales_t   sc;
-    const float    *d = t->d + col, *ds = t->ds + col, *ds1 = t->ds1 + col;
-    const char     *ahead = (const char *) t->ahead;
-    const int8_t   *x = t->x + 32 * col;
-    const int32_t  *bias = biased ? t->bias + col : NULL;
-    const int32_t  *bias1 = biased && halves ? t->bias1 + col : NULL;
-    const uint8_t  *q = t->q, *s = t->scale, *super = t->super;
+#include "worker/kernels/kern_tile.inc"
 
-    s_bytes = expanded ? KERN_X_N * sizeof(float) : kern_record_bytes(scales);
-
-#pragma GCC unroll 8
-    for (uint32_t c = 0; c < n; c++) {
-        acc[c] = t->resume ? kern_take(out + c * t->ldo, rows)
-                           : _mm256_setzero_ps();
-    }
-
-    for (uint32_t b = 0; b < t->nb; b++) {
-
-        if (n <= 2 && !expanded && half == 0) {
-            ahead = kern_ahead(ahead, q_bytes + s_bytes);
-        }
-
-#pragma GCC unroll 8
-        for (uint32_t c = 0; c < n; c++) {
-            dot[c] = biased ? _mm256_set1_epi32(bias[c])
-                            : _mm256_setzero_si256();
-            dot1[c] = biased && halves ? _mm256_set1_epi32(bias1[c])
-                                       : _mm256_setzero_si256();
-        }
-
-        kern_dots(dot, q, x, half, 0, n, form, bits);
-        kern_dots(halves ? dot1 : dot, q, x, half, 1, n, form, bits);
-        sc = kern_scales(s, super, half, expanded, scales);
-        kern_scaled(acc, dot, dot1, sc, d, ds, ds1, n, scales);
-
-        q += q_bytes;
-        s += s_bytes;
-        x += 32 * t->stride;
-        d += t->stride;
-        ds += t->stride;
-        ds1 += t->stride;
-        bias += biased ? t->stride : 0;
-        bias1 += biased && halves ? t->stride : 0;
-
-        if (!expanded && b % 8 == 7) {
-            super += kern_super_bytes(scales);
-        }
-    }
-
-#pragma GCC unroll 8
-    for (uint32_t c = 0; c < n; c++) {
-        kern_put(out + c * t->ldo, acc[c], rows);
-    }
-}
-
-
-/* A slice: both halves of the rows, KERN_COLS columns at a time. */
-KERN_FN_INLINE void
-kern_slice(const kern_tile_t *t, uint32_t width, const int form,
-    const int bits, const int scales)
-{
-    for (uint32_t half = 0; 8 * half < t->rows; half++) {
-        for (uint32_t c = 0; c < width; c += KERN_COLS) {
-            switch (width - c) {
-            case 1: kern_tile(t, half, c, 1, form, bits, scales); break;
-            case 2: kern_tile(t, half, c, 2, form, bits, scales); break;
-            case 3: kern_tile(t, half, c, 3, form, bits, scales); break;
-            default: kern_tile(t, half, c, 4, form, bits, scales); break;
-            }
-        }
-    }
-}
-
-
-KERN_FN_INLINE void
-kern_expand(kern_stretch_t *e, const uint8_t *group, uint32_t nb_all,
-    uint32_t b, uint32_t nb, const int form, const int scales)
-{
-    float          *f;
-    kern_scales_t   sc;
-    const uint8_t  *q;
-
-    for (uint32_t i = 0; i < nb * 2; i++) {
-        const uint32_t  at = i / 2, half = i % 2;
-
-        q = group + (b + at) * kern_form_bytes(form);
-        f = e->scale[at] + 8 * half;
-
-#pragma GCC unroll 8
-        for (uint32_t k = 0; k < 8; k++) {
-            _mm256_store_si256((__m256i *) (e->q[at] + 64 * k + 32 * half),
-                               kern_weights(q, k, half, form));
-        }
-
-        sc = kern_scales(kern_record(group, nb_all, b + at, form, scales),
-                         kern_super(group, nb_all, b + at, form, scales),
-                         half, 0, scales);
-        _mm256_store_ps(f + KERN_X_D, sc.d);
-        _mm256_store_ps(f + KERN_X_D1, sc.d1);
-        _mm256_store_ps(f + KERN_X_M, sc.m);
-        _mm256_store_ps(f + KERN_X_M1, sc.m1);
-    }
-}
-
-
-/* The expanded kinds that the types need, by bits and record. */
-#define KERN_BYTES(name, bits, scales)                                        \
-static void                                                                   \
-kern_bytes_##name(const kern_tile_t *t, uint32_t n)                           \
-{                                                                             \
-    kern_slice(t, n, KERN_FORM_BYTES, bits, scales);                          \
-}
 
 KERN_BYTES(s8_d, KERN_BITS_S8, KERN_SCALE_D)
 KERN_BYTES(4_d, KERN_BITS_4, KERN_SCALE_D)
@@ -440,31 +280,5 @@ static const kern_slice_pt  kern_bytes[9][KERN_SCALE_KHM + 1] = {
     [KERN_BITS_5][KERN_SCALE_DM] = kern_bytes_5_dm,
     [KERN_BITS_6][KERN_SCALE_KH] = kern_bytes_6_kh,
 };
-
-
-#define KERN_STAMP(type, form, scales)                                        \
-static void                                                                   \
-kern_packed_##type(const kern_tile_t *t, uint32_t n)                          \
-{                                                                             \
-    kern_slice(t, n, form, kern_bits(form), scales);                          \
-}                                                                             \
-                                                                              \
-static void                                                                   \
-kern_expand_##type(kern_stretch_t *e, const uint8_t *group, uint32_t nb_all,  \
-    uint32_t b, uint32_t nb)                                                  \
-{                                                                             \
-    kern_expand(e, group, nb_all, b, nb, form, scales);                       \
-}                                                                             \
-                                                                              \
-void                                                                          \
-kern_matmul_##type##__avx2(const kern_weight_t *w, const kern_panel_t *p,     \
-    float *out, size_t ldo, uint32_t row_begin, uint32_t row_end)             \
-{                                                                             \
-    kern_int_matmul(w, p, out, ldo, row_begin, row_end, KERN_COLS,            \
-                    kern_packed_##type,                                       \
-                    kern_bytes[kern_bits(form)]                               \
-                              [kern_expanded_scales(scales)],                 \
-                    kern_expand_##type, form, scales);                        \
-}
 
 KERN_INT_TYPES(KERN_STAMP)

@@ -42,10 +42,12 @@ kern_block_dot(const kern_block_t *b, uint32_t r, const int8_t *x,
 }
 
 
-/* The dot products of a 16-row group with all columns of the panel. */
+/* Adds block i of a 16-row group to the sums of all columns of a plane;
+ * `first`: they begin here. */
 static void
-kern_group_int(const kern_weight_t *w, const uint8_t *group,
-    const kern_panel_t *p, float *out, size_t ldo, uint32_t rows)
+kern_block_int(const kern_weight_t *w, const uint8_t *group,
+    const kern_panel_t *p, uint32_t i, int first, float *out, size_t ldo,
+    uint32_t rows)
 {
     float          acc;
     size_t         at, field = (size_t) p->m * (p->k / KERN_BLOCK);
@@ -54,19 +56,39 @@ kern_group_int(const kern_weight_t *w, const uint8_t *group,
     const int8_t  *x;
     kern_block_t   b;
 
-    for (uint32_t i = 0; i < p->k / KERN_BLOCK; i++) {
-        kern_block_get(w->type, group, w->cols, i, &b);
+    kern_block_get(w->type, group, w->cols, i, &b);
 
-        for (uint32_t c = 0; c < p->m; c++) {
-            slice = c / KERN_SLICE;
-            at = (size_t) i * kern_slice_width(p, slice) + c % KERN_SLICE;
-            x = kern_panel_i8(p, slice) + at * KERN_BLOCK;
-            meta = kern_panel_meta(p, 0, slice) + at;
+    for (uint32_t c = 0; c < p->m; c++) {
+        slice = c / KERN_SLICE;
+        at = (size_t) i * kern_slice_width(p, slice) + c % KERN_SLICE;
+        x = kern_panel_i8(p, slice) + at * KERN_BLOCK;
+        meta = kern_panel_meta(p, 0, slice) + at;
 
-            for (uint32_t r = 0; r < rows; r++) {
-                acc = i == 0 ? 0.0f : out[c * ldo + r];
-                out[c * ldo + r] = kern_block_dot(&b, r, x, meta, field,
-                                       kern_traits[w->type].scales, acc);
+        for (uint32_t r = 0; r < rows; r++) {
+            acc = first ? 0.0f : out[c * ldo + r];
+            out[c * ldo + r] = kern_block_dot(&b, r, x, meta, field,
+                                   kern_traits[w->type].scales, acc);
+        }
+    }
+}
+
+
+/* The dot products of a 16-row group with all columns of the panel: blocks
+ * ascending, in stretches that meet one plane after the other. */
+static void
+kern_group_int(const kern_weight_t *w, const uint8_t *group,
+    const kern_panel_t *p, float *out, size_t ldo, uint32_t rows)
+{
+    uint32_t      end, nb = p->k / KERN_BLOCK;
+    kern_panel_t  plane;
+
+    for (uint32_t b = 0; b < nb; b += KERN_STRETCH) {
+        end = nb - b < KERN_STRETCH ? nb : b + KERN_STRETCH;
+
+        for (uint32_t n = 0; kern_panel_plane(p, n, &plane); n++) {
+            for (uint32_t i = b; i < end; i++) {
+                kern_block_int(w, group, &plane, i, i == 0 && n == 0, out,
+                               ldo, rows);
             }
         }
     }

@@ -60,6 +60,24 @@ v_addi(v16i a, v16i b)
 }
 
 V_FN v16i
+v_subi(v16i a, v16i b)
+{
+    return (v16i) { _mm256_sub_epi32(a.l, b.l), _mm256_sub_epi32(a.h, b.h) };
+}
+
+V_FN v16i
+v_shl7(v16i a)
+{
+    return (v16i) { _mm256_slli_epi32(a.l, 7), _mm256_slli_epi32(a.h, 7) };
+}
+
+V_FN v16i
+v_sar7(v16i a)
+{
+    return (v16i) { _mm256_srai_epi32(a.l, 7), _mm256_srai_epi32(a.h, 7) };
+}
+
+V_FN v16i
 v_shl23(v16i a)
 {
     return (v16i) { _mm256_slli_epi32(a.l, 23), _mm256_slli_epi32(a.h, 23) };

@@ -25,6 +25,9 @@ V_FN v16 v_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
 V_FN v16 v_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
 V_FN v16i v_seti(int32_t a) { return _mm512_set1_epi32(a); }
 V_FN v16i v_addi(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
+V_FN v16i v_subi(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
+V_FN v16i v_shl7(v16i a) { return _mm512_slli_epi32(a, 7); }
+V_FN v16i v_sar7(v16i a) { return _mm512_srai_epi32(a, 7); }
 V_FN v16i v_shl23(v16i a) { return _mm512_slli_epi32(a, 23); }
 V_FN v16 v_bits(v16i a) { return _mm512_castsi512_ps(a); }
 V_FN v16i v_int(v16 a) { return _mm512_cvtps_epi32(a); }

@@ -49,6 +49,18 @@ v_shl23(v16i a)
     V_EACH(v16i, i, (int32_t) ((uint32_t) a.i[i] << 23));
 }
 
+V_FN v16i
+v_subi(v16i a, v16i b)
+{
+    V_EACH(v16i, i, (int32_t) ((uint32_t) a.i[i] - (uint32_t) b.i[i]));
+}
+
+V_FN v16i
+v_shl7(v16i a) { V_EACH(v16i, i, (int32_t) ((uint32_t) a.i[i] << 7)); }
+
+/* a >> 7 as gcc defines it: the sign is kept. */
+V_FN v16i v_sar7(v16i a) { V_EACH(v16i, i, a.i[i] >> 7); }
+
 V_FN v16
 v_bits(v16i a)
 {

@@ -18,8 +18,6 @@
 #include "worker/kernels/kern.h"
 
 #define IDS_MAX    512
-#define AGREE_MIN  0.94
-#define DIFF_MAX   0.08
 
 typedef struct {
     eng_t     e;
@@ -104,8 +102,10 @@ read_file(const char *path)
 }
 
 
+/* agree: the least share of equal best tokens; diff: the largest mean
+ * difference of the best log probability. */
 static void
-check_model(const char *name)
+check_model(const char *name, eng_prec_t precision, double agree, double diff)
 {
     char              path[1024], *text;
     cJSON            *root;
@@ -127,6 +127,7 @@ check_model(const char *name)
         skip();
     }
     ran = 1;
+    mo.precision = precision;
     if (eng_model_open(path, &mo, &m, &err) != 0) {
         fail_msg("%s", err.text);
     }
@@ -144,11 +145,12 @@ check_model(const char *name)
     cJSON_ArrayForEach(c, cJSON_GetObjectItem(root, "cases")) {
         check_case(&g, c);
     }
-    print_message("%s: %u of %u best tokens equal, mean difference %.4f\n",
-                  name, g.equal, g.steps, g.diff / g.steps);
+    print_message("%s%s: %u of %u best tokens equal, mean difference %.5f\n",
+                  name, precision == ENG_PREC_EXACT ? ", exact" : "",
+                  g.equal, g.steps, g.diff / g.steps);
     assert_true(g.steps > 100);
-    assert_true(g.equal >= AGREE_MIN * g.steps);
-    assert_true(g.diff <= DIFF_MAX * g.steps);
+    assert_true(g.equal >= agree * g.steps);
+    assert_true(g.diff <= diff * g.steps);
 
     cJSON_Delete(root);
     free(text);
@@ -161,7 +163,7 @@ static void
 test_smollm2(void **state)
 {
     (void) state;
-    check_model("smollm2");
+    check_model("smollm2", ENG_PREC_INT8, 0.94, 0.08);
 }
 
 
@@ -169,7 +171,23 @@ static void
 test_gemma3(void **state)
 {
     (void) state;
-    check_model("gemma3");
+    check_model("gemma3", ENG_PREC_INT8, 0.94, 0.08);
+}
+
+
+static void
+test_smollm2_exact(void **state)
+{
+    (void) state;
+    check_model("smollm2", ENG_PREC_EXACT, 0.99, 0.01);
+}
+
+
+static void
+test_gemma3_exact(void **state)
+{
+    (void) state;
+    check_model("gemma3", ENG_PREC_EXACT, 0.99, 0.01);
 }
 
 
@@ -180,6 +198,8 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_smollm2),
         cmocka_unit_test(test_gemma3),
+        cmocka_unit_test(test_smollm2_exact),
+        cmocka_unit_test(test_gemma3_exact),
     };
 
     rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -220,10 +220,6 @@ test_plan(void **state)
     co.threads = ENG_THREADS_MAX + 1;
     limit(co, ENG_ELIMIT, "threads");
 
-    mo.precision = ENG_PREC_EXACT;
-    assert_int_equal(eng_model_check(model_path, &mo, &init, &info, &err),
-                     ENG_EUNSUP);
-    mo.precision = ENG_PREC_INT8;
     mo.kern_level = "mmx";
     assert_int_equal(eng_model_check(model_path, &mo, &init, &info, &err),
                      ENG_EINVAL);

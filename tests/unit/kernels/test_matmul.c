@@ -13,6 +13,18 @@ static const kern_wtype_t  types[] = {
 
 #define TYPES   (sizeof(types) / sizeof(types[0]))
 
+/* KERN_PANEL_I15 while a test runs its second time. */
+static kern_panel_kind_t  integers = KERN_PANEL_I8;
+
+
+static kern_panel_kind_t
+kind_of(kern_wtype_t type)
+{
+    kern_panel_kind_t  kind = kern_panel_kind(type);
+
+    return kind == KERN_PANEL_I8 ? integers : kind;
+}
+
 
 static double
 half_at(const uint8_t *p)
@@ -150,11 +162,11 @@ element(kern_wtype_t type, const uint8_t *row, uint32_t col)
 }
 
 
-/* What the panel holds of x: rounded to int8 per 32, or x itself. */
+/* What the panel holds of x: rounded to 8 or 15 bits per 32, or x itself. */
 static double
 activation(kern_panel_kind_t kind, const float *x, uint32_t i)
 {
-    float   amax = 0;
+    float   amax = 0, top = kind == KERN_PANEL_I15 ? 127.0f * 128 : 127.0f;
     double  d;
 
     if (kind == KERN_PANEL_F32) {
@@ -165,8 +177,8 @@ activation(kern_panel_kind_t kind, const float *x, uint32_t i)
         amax = fabsf(x[j]) > amax ? fabsf(x[j]) : amax;
     }
 
-    d = (double) (amax / 127.0f);
-    return d > 0 ? d * (double) rintf(x[i] * (127.0f / amax)) : 0;
+    d = (double) (amax / top);
+    return d > 0 ? d * (double) rintf(x[i] * (top / amax)) : 0;
 }
 
 
@@ -174,7 +186,7 @@ static kern_panel_t
 panel(kern_wtype_t type, uint32_t m, uint32_t k, const float *x)
 {
     kern_panel_t       p;
-    kern_panel_kind_t  kind = kern_panel_kind(type);
+    kern_panel_kind_t  kind = kind_of(type);
 
     kern_panel_init(&p, kind, m, k, kt_alloc(kern_panel_bytes(kind, m, k)));
     kern_quant(&p, 0, m, x, k);
@@ -233,6 +245,7 @@ test_scalar(void **state)
         one_against_double(types[t], 17, 96, 3);
         one_against_double(types[t], 16, 32, 9);
         one_against_double(types[t], 5, 1056, 1);
+        one_against_double(types[t], 3, 2112, 2);
     }
 }
 
@@ -537,16 +550,81 @@ test_extremes(void **state)
 }
 
 
+static int
+one_plane(void **state)
+{
+    (void) state;
+    integers = KERN_PANEL_I8;
+    return 0;
+}
+
+
+static int
+two_planes(void **state)
+{
+    (void) state;
+    integers = KERN_PANEL_I15;
+    return 0;
+}
+
+
+/* What two planes keep of a column: 15 bits of the block's largest value. */
+static void
+test_two_planes(void **state)
+{
+    float           x[64], out, sum = 0;
+    uint8_t        *gguf;
+    kern_panel_t    p;
+    kern_weight_t   w;
+
+    (void) state;
+    assert_int_equal(kern_init(KERN_ISA_AUTO), KERN_OK);
+    assert_int_equal(kern_panel_bytes(KERN_PANEL_I15, 3, 64),
+                     2 * ((kern_panel_bytes(KERN_PANEL_I8, 3, 64) + 63) / 64
+                          * 64));
+
+    /* a row of ones: d = 1, q = 1 */
+    gguf = kt_gguf(KERN_Q8_0, 1, 64);
+    for (int b = 0; b < 2; b++) {
+        memset(gguf + 34 * b, 1, 34);
+        gguf[34 * b] = 0x00;
+        gguf[34 * b + 1] = 0x3c;
+    }
+    w = kt_weight(KERN_Q8_0, 1, 64, gguf);
+
+    for (uint32_t i = 0; i < 64; i++) {
+        x[i] = (float) ((int) (i * 509) - 16256);   /* integers of 15 bits */
+        sum += x[i];
+    }
+    x[31] = x[63] = 16256;
+    sum += 2 * 16256 - (float) (31 * 509 - 16256) - (float) (63 * 509 - 16256);
+
+    p = panel(KERN_Q8_0, 1, 64, x);
+    kern_matmul(&w, &p, &out, 1, 0, 1);
+    /* the first block's scale is 1: exact; the second's is another */
+    assert_true(fabsf(out - sum) < 32.0f * 16256 * 0.5f / 16256);
+
+    free(p.data);
+    free(gguf);
+    free((void *) w.packed);
+}
+
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_scalar),
-        cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_extremes),
+        cmocka_unit_test_setup(test_scalar, one_plane),
+        cmocka_unit_test_setup(test_levels, one_plane),
+        cmocka_unit_test_setup(test_invariance, one_plane),
+        cmocka_unit_test_setup(test_extremes, one_plane),
+        cmocka_unit_test_setup(test_scalar, two_planes),
+        cmocka_unit_test_setup(test_levels, two_planes),
+        cmocka_unit_test_setup(test_invariance, two_planes),
+        cmocka_unit_test_setup(test_extremes, two_planes),
+        cmocka_unit_test_setup(test_two_planes, two_planes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

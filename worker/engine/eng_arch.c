@@ -8,6 +8,7 @@
 
 #include "worker/engine/eng_arch.h"
 #include "worker/engine/eng_chk.h"
+#include "worker/engine/eng_source.h"
 
 #define GEMMA  (ENG_ARCH_POST_NORM | ENG_ARCH_EMBD_SCALE)
 
@@ -136,7 +137,7 @@ get_u32(reader_t *r, const char *key, int required, uint32_t min,
     uint32_t max, uint32_t *out)
 {
     int64_t                v;
-    char                   full[ENG_NAME_MAX];
+    char                   full[ENG_NAME_MAX], where[ENG_NAME_MAX];
     const eng_gguf_key_t  *k = arch_key(r, key, full, sizeof(full));
 
     if (k == NULL) {
@@ -161,16 +162,16 @@ get_u32(reader_t *r, const char *key, int required, uint32_t min,
         v = k->v.i;
         break;
     default:
-        return eng_fail(r->err, ENG_EUNSUP, "%s: the key \"%s\" at offset "
-                        "%llu is not a single number", r->g->path, full,
-                        (unsigned long long) k->offset);
+        return eng_fail(r->err, ENG_EUNSUP, "%s: the key \"%s\" %s is not a "
+                        "single number", r->g->path, full,
+                        eng_source_where(k, where, sizeof(where)));
     }
 
     if (v < (int64_t) min || v > (int64_t) max) {
-        return eng_fail(r->err, ENG_ELIMIT, "%s: \"%s\" at offset %llu is "
-                        "%lld, allowed are %u to %u", r->g->path, full,
-                        (unsigned long long) k->offset, (long long) v, min,
-                        max);
+        return eng_fail(r->err, ENG_ELIMIT, "%s: \"%s\" %s is %lld, allowed "
+                        "are %u to %u", r->g->path, full,
+                        eng_source_where(k, where, sizeof(where)),
+                        (long long) v, min, max);
     }
     *out = (uint32_t) v;
 
@@ -182,7 +183,7 @@ static int
 get_f32(reader_t *r, const char *key, int required, double min, double max,
     float *out)
 {
-    char                   full[ENG_NAME_MAX];
+    char                   full[ENG_NAME_MAX], where[ENG_NAME_MAX];
     const eng_gguf_key_t  *k = arch_key(r, key, full, sizeof(full));
 
     if (k == NULL) {
@@ -195,9 +196,9 @@ get_f32(reader_t *r, const char *key, int required, double min, double max,
     if ((k->kind != ENG_GGUF_F32 && k->kind != ENG_GGUF_F64)
         || !(k->v.f >= min && k->v.f <= max))
     {
-        return eng_fail(r->err, ENG_EFORMAT, "%s: \"%s\" at offset %llu must "
-                        "be a number from %g to %g", r->g->path, full,
-                        (unsigned long long) k->offset, min, max);
+        return eng_fail(r->err, ENG_EFORMAT, "%s: \"%s\" %s must be a number "
+                        "from %g to %g", r->g->path, full,
+                        eng_source_where(k, where, sizeof(where)), min, max);
     }
     *out = (float) k->v.f;
 
@@ -442,13 +443,15 @@ eng_hp_rope_factors(eng_hp_t *hp, const float *factor)
 static int
 read_vocab(reader_t *r, eng_hp_t *hp)
 {
+    char                      name[ENG_NAME_MAX];
     const eng_gguf_key_t     *k;
     const eng_gguf_tensor_t  *t;
 
     t = eng_gguf_tensor(r->g, "token_embd.weight");
     if (t == NULL) {
-        return eng_fail(r->err, ENG_EFORMAT, "%s: tensor "
-                        "\"token_embd.weight\" is missing", r->g->path);
+        eng_source_label(r->g, "token_embd.weight", name, sizeof(name));
+        return eng_fail(r->err, ENG_EFORMAT, "%s: tensor \"%s\" is missing",
+                        r->g->path, name);
     }
     if (t->dim[1] == 0 || t->dim[1] > ENG_VOCAB_MAX) {
         return eng_fail(r->err, ENG_ELIMIT, "%s: \"token_embd.weight\" has "
@@ -486,6 +489,7 @@ read_ids(reader_t *r, eng_hp_t *hp)
         { "tokenizer.ggml.mask_token_id", SIZE_MAX },
     };
 
+    char                   where[ENG_NAME_MAX];
     size_t                 i;
     const eng_gguf_key_t  *k;
 
@@ -497,9 +501,9 @@ read_ids(reader_t *r, eng_hp_t *hp)
             continue;
         }
         if (k->kind != ENG_GGUF_U32 || k->v.u >= hp->vocab) {
-            return eng_fail(r->err, ENG_EFORMAT, "%s: \"%s\" at offset %llu "
-                            "must be a token id below %u", r->g->path,
-                            ids[i].key, (unsigned long long) k->offset,
+            return eng_fail(r->err, ENG_EFORMAT, "%s: \"%s\" %s must be a "
+                            "token id below %u", r->g->path, ids[i].key,
+                            eng_source_where(k, where, sizeof(where)),
                             hp->vocab);
         }
         if (ids[i].at != SIZE_MAX) {

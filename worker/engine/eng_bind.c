@@ -7,6 +7,7 @@
 
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_model.h"
+#include "worker/engine/eng_source.h"
 #include "worker/engine/eng_type.h"
 
 typedef struct {
@@ -91,21 +92,23 @@ static int
 find(binder_t *b, const char *name, int required, uint64_t cols,
     uint64_t rows, eng_item_t **item)
 {
+    char                      label[ENG_NAME_MAX];
     uint32_t                  index;
     const eng_gguf_tensor_t  *t = eng_gguf_tensor(b->g, name);
 
     *item = NULL;
+    eng_source_label(b->g, name, label, sizeof(label));
     if (t == NULL) {
         return !required ? 0
             : eng_fail(b->err, ENG_EFORMAT, "%s: tensor \"%s\" is missing",
-                       b->g->path, name);
+                       b->g->path, label);
     }
     if (t->dim[0] != cols || t->dim[1] != rows || t->dim[2] != 1
         || t->dim[3] != 1)
     {
         return eng_fail(b->err, ENG_EFORMAT, "%s: tensor \"%s\" is %llu x "
                         "%llu x %llu x %llu, the model's sizes ask for %llu x "
-                        "%llu", b->g->path, name,
+                        "%llu", b->g->path, label,
                         (unsigned long long) t->dim[0],
                         (unsigned long long) t->dim[1],
                         (unsigned long long) t->dim[2],
@@ -290,15 +293,16 @@ bind_layer(binder_t *b, uint32_t i)
 static int
 check_unused(binder_t *b)
 {
-    char      name[ENG_NAME_MAX];
+    char      name[ENG_NAME_MAX], label[ENG_NAME_MAX];
     uint32_t  i;
 
     for (i = 0; i < b->g->n_tensors; i++) {
         if (!b->used[i]) {
             eng_str_print(b->g->tensors[i].name, name, sizeof(name));
+            eng_source_label(b->g, name, label, sizeof(label));
             return eng_fail(b->err, ENG_EUNSUP, "%s: tensor \"%s\" has no "
                             "place in the architecture \"%s\"", b->g->path,
-                            name, b->m->hp.arch->name);
+                            label, b->m->hp.arch->name);
         }
     }
 

@@ -36,6 +36,7 @@ typedef enum {
 typedef struct {
     eng_str_t        key;
     uint64_t         offset;      /* of the value in the file, for messages  */
+    const char      *label;       /* of a folder: its name in config.json    */
     eng_gguf_kind_t  kind;
     eng_gguf_kind_t  item;        /* arrays                                  */
     uint64_t         count;       /* arrays                                  */
@@ -76,6 +77,7 @@ typedef struct {
     eng_gguf_tensor_t  *tensors;
     uint32_t           *index;    /* open hash over tensor names             */
     uint32_t            index_mask;
+    struct eng_folder  *folder;   /* NULL: a GGUF file (eng_source.h)        */
 } eng_gguf_t;
 
 /* Regular files only.  On an error nothing is left open. */
@@ -89,6 +91,10 @@ int eng_gguf_parse(eng_gguf_t *g, const char *path, const uint8_t *data,
     uint64_t len, uint64_t file_bytes, eng_err_t *err);
 
 void eng_gguf_close(eng_gguf_t *g);
+
+/* Makes the hash over the names of all tensors; ENG_EFORMAT: one of them
+   stands there twice. */
+int eng_gguf_index(eng_gguf_t *g, eng_err_t *err);
 
 /* NULL when absent. */
 const eng_gguf_key_t *eng_gguf_key(const eng_gguf_t *g, const char *key);

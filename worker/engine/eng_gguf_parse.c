@@ -24,7 +24,6 @@ static int parse_tensor(cursor_t *c, eng_gguf_tensor_t *t);
 static int place_tensors(cursor_t *c);
 static int tensor_span(cursor_t *c, eng_gguf_tensor_t *t);
 static int check_unique_keys(cursor_t *c);
-static int index_tensors(cursor_t *c);
 
 static const uint8_t  kind_bytes[ENG_GGUF_KINDS] = {
     1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8
@@ -61,7 +60,7 @@ eng_gguf_header(cursor_t *c)
         rc = parse_tensors(c);
     }
     if (rc == 0) {
-        rc = index_tensors(c);
+        rc = eng_gguf_index(c->g, c->err);
     }
     if (rc == 0) {
         g->header_bytes = c->pos;
@@ -560,8 +559,8 @@ hash_put(uint32_t *tab, uint32_t mask, const char *base, size_t stride,
 
 
 static int
-hash_names(cursor_t *c, const void *base, size_t stride, uint32_t n,
-    const char *what, uint32_t **tab, uint32_t *mask)
+hash_names(const eng_gguf_t *g, const void *base, size_t stride, uint32_t n,
+    const char *what, uint32_t **tab, uint32_t *mask, eng_err_t *err)
 {
     char      name[ENG_NAME_MAX];
     uint32_t  i, size = 16;
@@ -572,16 +571,16 @@ hash_names(cursor_t *c, const void *base, size_t stride, uint32_t n,
     *mask = size - 1;
     *tab = calloc(size, sizeof(**tab));
     if (*tab == NULL) {
-        return eng_fail(c->err, ENG_ENOMEM, "%s: no memory for %u names",
-                        c->g->path, n);
+        return eng_fail(err, ENG_ENOMEM, "%s: no memory for %u names",
+                        g->path, n);
     }
 
     for (i = 0; i < n; i++) {
         if (hash_put(*tab, *mask, base, stride, i) != i) {
             eng_str_print(*(const eng_str_t *) ((const char *) base
                           + i * stride), name, sizeof(name));
-            return eng_fail(c->err, ENG_EFORMAT, "%s: %s \"%s\" appears twice",
-                            c->g->path, what, name);
+            return eng_fail(err, ENG_EFORMAT, "%s: %s \"%s\" appears twice",
+                            g->path, what, name);
         }
     }
 
@@ -595,18 +594,17 @@ check_unique_keys(cursor_t *c)
     int        rc;
     uint32_t  *tab, mask;
 
-    rc = hash_names(c, c->g->keys, sizeof(c->g->keys[0]), c->g->n_keys, "key",
-                    &tab, &mask);
+    rc = hash_names(c->g, c->g->keys, sizeof(c->g->keys[0]), c->g->n_keys,
+                    "key", &tab, &mask, c->err);
     free(tab);
 
     return rc;
 }
 
 
-static int
-index_tensors(cursor_t *c)
+int
+eng_gguf_index(eng_gguf_t *g, eng_err_t *err)
 {
-    return hash_names(c, c->g->tensors, sizeof(c->g->tensors[0]),
-                      c->g->n_tensors, "tensor", &c->g->index,
-                      &c->g->index_mask);
+    return hash_names(g, g->tensors, sizeof(g->tensors[0]), g->n_tensors,
+                      "tensor", &g->index, &g->index_mask, err);
 }

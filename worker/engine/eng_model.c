@@ -6,6 +6,7 @@
 
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_model.h"
+#include "worker/engine/eng_source.h"
 #include "worker/engine/eng_type.h"
 
 static const eng_ctx_opts_t  default_ctx = ENG_CTX_OPTS_INIT;
@@ -156,7 +157,7 @@ eng_model_check(const char *path, const eng_model_opts_t *mo,
     if (rc != 0) {
         return rc;
     }
-    rc = eng_gguf_open(&g, path, err);
+    rc = eng_source_open(&g, path, err);
     if (rc != 0) {
         return rc;
     }
@@ -168,7 +169,7 @@ eng_model_check(const char *path, const eng_model_opts_t *mo,
         *info = m->info;
     }
     free_model(m);
-    eng_gguf_close(&g);
+    eng_source_close(&g);
 
     return rc;
 }
@@ -186,7 +187,7 @@ eng_model_open(const char *path, const eng_model_opts_t *opts,
     if (rc != 0) {
         return rc;
     }
-    rc = eng_gguf_open(&g, path, err);
+    rc = eng_source_open(&g, path, err);
     if (rc != 0) {
         return rc;
     }
@@ -197,7 +198,7 @@ eng_model_open(const char *path, const eng_model_opts_t *opts,
     if (rc == 0) {
         rc = eng_image_load(m, &g, opts, err);
     }
-    eng_gguf_close(&g);
+    eng_source_close(&g);
     if (rc != 0) {
         free_model(m);
         return rc;

@@ -10,6 +10,7 @@
 
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_model.h"
+#include "worker/engine/eng_source.h"
 
 #define PIECE_BYTES   (256u << 10)
 
@@ -191,8 +192,7 @@ pack_piece(packer_t *p, uint8_t *buf, uint64_t piece)
     row_bytes = item->tensor->bytes / item->rows;
     eng_assert(n > 0 && row_bytes * n <= j->buf_bytes);
 
-    rc = eng_gguf_read(j->g, buf, row_bytes * n,
-                       item->tensor->offset + row_bytes * row, &p->err);
+    rc = eng_source_rows(j->g, item->tensor, row, n, buf, &p->err);
     if (rc != 0) {
         return rc;
     }

@@ -184,7 +184,7 @@ test_refusals(void **state)
     refuse(ONE("F32", "[2]", "[0,8,9]"), ENG_ELIMIT, "two numbers");
     refuse(ONE("F32", "[-2]", "[0,8]"), ENG_EFORMAT, "whole number");
     refuse(ONE("F32", "[2.0]", "[0,8]"), ENG_EFORMAT, "comma");
-    refuse(ONE("F32", "[02]", "[0,8]"), ENG_EFORMAT, "whole number");
+    refuse(ONE("F32", "[02]", "[0,8]"), ENG_EFORMAT, "comma");
     refuse(ONE("F32", "[1e1]", "[0,8]"), ENG_EFORMAT, "comma");
     refuse(ONE("F32", "[9999999999999999999]", "[0,8]"), ENG_EFORMAT,
            "18 digits");

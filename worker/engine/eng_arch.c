@@ -13,10 +13,20 @@
 #define GEMMA  (ENG_ARCH_POST_NORM | ENG_ARCH_EMBD_SCALE)
 
 static const eng_arch_t  archs[] = {
-    { .name = "llama", .rope = KERN_ROPE_NORMAL },
+    { .name = "llama", .rope = KERN_ROPE_NORMAL,
+      .flags = ENG_ARCH_EXPERTS_MAY | ENG_ARCH_EXPERTS_NORM },
+    { .name = "mistral", .rope = KERN_ROPE_NORMAL,
+      .flags = ENG_ARCH_EXPERTS_MAY | ENG_ARCH_EXPERTS_NORM,
+      .global_every = ENG_EVERY_NONE },
     { .name = "smollm3", .rope = KERN_ROPE_NORMAL, .nope_every = 4 },
     { .name = "qwen2", .rope = KERN_ROPE_NEOX, .flags = ENG_ARCH_QKV_BIAS },
     { .name = "qwen3", .rope = KERN_ROPE_NEOX, .flags = ENG_ARCH_QK_NORM },
+    { .name = "qwen2moe", .rope = KERN_ROPE_NEOX,
+      .flags = ENG_ARCH_QKV_BIAS | ENG_ARCH_EXPERTS | ENG_ARCH_SHARED },
+    { .name = "qwen3moe", .rope = KERN_ROPE_NEOX,
+      .flags = ENG_ARCH_QK_NORM | ENG_ARCH_EXPERTS | ENG_ARCH_EXPERTS_NORM },
+    { .name = "phi3", .rope = KERN_ROPE_NEOX, .flags = ENG_ARCH_FUSED,
+      .global_every = ENG_EVERY_NONE },
     { .name = "gemma2", .rope = KERN_ROPE_NEOX, .act = KERN_ACT_GELU_TANH,
       .flags = GEMMA, .global_every = 2, .window_default = 4096,
       .scale_layers = 46 },
@@ -32,6 +42,7 @@ typedef struct {
 } reader_t;
 
 static int read_sizes(reader_t *r, eng_hp_t *hp);
+static int read_experts(reader_t *r, eng_hp_t *hp);
 static int read_heads(reader_t *r, eng_hp_t *hp);
 static int read_floats(reader_t *r, eng_hp_t *hp);
 static int read_rope(reader_t *r, eng_hp_t *hp);
@@ -83,6 +94,9 @@ eng_hp_read(const eng_gguf_t *g, eng_hp_t *hp, eng_err_t *err)
 
     rc = read_sizes(&r, hp);
     if (rc == 0) {
+        rc = read_experts(&r, hp);
+    }
+    if (rc == 0) {
         rc = read_heads(&r, hp);
     }
     if (rc == 0) {
@@ -108,6 +122,13 @@ eng_layer_windowed(const eng_hp_t *hp, uint32_t layer)
     uint32_t  every = hp->arch->global_every;
 
     return every != 0 && hp->window != 0 && (layer + 1) % every != 0;
+}
+
+
+int
+eng_layer_local(const eng_hp_t *hp, uint32_t layer)
+{
+    return hp->arch->base_local > 0.0f && eng_layer_windowed(hp, layer);
 }
 
 
@@ -233,6 +254,78 @@ read_sizes(reader_t *r, eng_hp_t *hp)
 }
 
 
+/*
+ * expert_gating_func 1 is softmax, the only one here; layers without experts
+ * between others are not supported.
+ */
+static int
+read_expert_sizes(reader_t *r, eng_hp_t *hp)
+{
+    int       rc;
+    uint32_t  ignored = 0;
+
+    rc = get_u32(r, "expert_used_count", 1, 1, hp->experts,
+                 &hp->experts_used);
+    if (rc != 0) {
+        return rc;
+    }
+    hp->ff_exp = hp->arch->flags & ENG_ARCH_EXPERTS_MAY
+                 ? hp->ff : hp->ff / hp->experts_used;
+    rc = get_u32(r, "expert_feed_forward_length", 0, 32, KERN_COLS_MAX,
+                 &hp->ff_exp);
+    if (rc == 0 && hp->arch->flags & ENG_ARCH_SHARED) {
+        hp->ff_shared = hp->ff;
+        rc = get_u32(r, "expert_shared_feed_forward_length", 0, 32,
+                     KERN_COLS_MAX, &hp->ff_shared);
+    }
+    if (rc == 0) {
+        rc = get_u32(r, "expert_gating_func", 0, 0, 1, &ignored);
+    }
+    if (rc == 0) {
+        rc = get_u32(r, "leading_dense_block_count", 0, 0, 0, &ignored);
+    }
+
+    return rc;
+}
+
+
+static int
+read_experts(reader_t *r, eng_hp_t *hp)
+{
+    int       rc;
+    uint64_t  rows;
+
+    rc = get_u32(r, "expert_count", hp->arch->flags & ENG_ARCH_EXPERTS ? 1 : 0,
+                 hp->arch->flags & ENG_ARCH_EXPERTS ? 1 : 0, ENG_EXPERTS_MAX,
+                 &hp->experts);
+    if (rc != 0 || hp->experts == 0) {
+        return rc;
+    }
+    if (!(hp->arch->flags & (ENG_ARCH_EXPERTS | ENG_ARCH_EXPERTS_MAY))) {
+        return eng_fail(r->err, ENG_EUNSUP, "%s: \"%s.expert_count\" is %u: "
+                        "experts are not supported in this architecture",
+                        r->g->path, hp->arch->name, hp->experts);
+    }
+    rc = read_expert_sizes(r, hp);
+    if (rc != 0) {
+        return rc;
+    }
+
+    hp->experts_norm = (hp->arch->flags & ENG_ARCH_EXPERTS_NORM) != 0;
+    rows = hp->ff_exp > hp->embd ? hp->ff_exp : hp->embd;
+    if (hp->ff_exp == 0 || hp->ff_exp % 32 != 0 || hp->ff_shared % 32 != 0
+        || rows * hp->experts > KERN_ROWS_MAX)
+    {
+        return eng_fail(r->err, ENG_EUNSUP, "%s: %u experts of %u (shared: "
+                        "%u): sizes must be multiples of 32, and experts "
+                        "times size at most %u", r->g->path, hp->experts,
+                        hp->ff_exp, hp->ff_shared, KERN_ROWS_MAX);
+    }
+
+    return 0;
+}
+
+
 static int
 read_heads(reader_t *r, eng_hp_t *hp)
 {
@@ -324,119 +417,144 @@ read_floats(reader_t *r, eng_hp_t *hp)
 }
 
 
-/*
- * YaRN (Peng et al. 2023, "YaRN: Efficient Context Window Extension", the
- * "NTK by parts" interpolation): fast frequencies stay, slow ones are divided
- * by the factor, those between are blended.
- */
-static void
-yarn_blend(eng_hp_t *hp, double base, double factor, double ctx_orig)
+static int
+rope_kind(reader_t *r, eng_rope_t *rope)
 {
-    double    dim = hp->rot_dim, low, high, ramp, keep;
-    uint32_t  i;
+    size_t                 i;
+    char                   full[ENG_NAME_MAX], name[ENG_NAME_MAX];
+    const eng_gguf_key_t  *k;
 
-    low = floor(dim * log(ctx_orig / (32.0 * 2 * M_PI)) / (2 * log(base)));
-    high = ceil(dim * log(ctx_orig / (1.0 * 2 * M_PI)) / (2 * log(base)));
-    low = fmax(low, 0);
-    high = fmin(high, dim - 1);
+    static const struct {
+        const char       *name;
+        eng_rope_kind_t   kind;
+    } kinds[] = {
+        { "none", ENG_ROPE_PLAIN }, { "linear", ENG_ROPE_LINEAR },
+        { "yarn", ENG_ROPE_YARN }, { "longrope", ENG_ROPE_LONG },
+    };
 
-    for (i = 0; i < hp->rot_dim / 2; i++) {
-        ramp = ((double) i - low) / fmax(0.001, high - low);
-        keep = 1 - fmin(1, fmax(0, ramp));
-        hp->freq[i] = (float) (hp->freq[i] * keep
-                               + hp->freq[i] / factor * (1 - keep));
+    k = arch_key(r, "rope.scaling.type", full, sizeof(full));
+    if (k == NULL) {
+        return 0;
+    }
+    (void) snprintf(name, sizeof(name), "(no string)");
+    if (k->kind == ENG_GGUF_STRING) {
+        for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+            if (eng_str_eq(k->v.s, kinds[i].name)) {
+                rope->kind = kinds[i].kind;
+                return 0;
+            }
+        }
+        eng_str_print(k->v.s, name, sizeof(name));
     }
 
-    hp->rope_mscale = (float) (1 + 0.1 * log(factor));
+    return eng_fail(r->err, ENG_EUNSUP, "%s: \"%s\" is \"%s\"; none, linear, "
+                    "yarn and longrope are supported", r->g->path, full,
+                    name);
 }
 
 
 static int
-rope_scaling(reader_t *r, eng_hp_t *hp, float base)
+rope_scaling(reader_t *r, eng_rope_t *rope)
 {
-    int                    rc;
-    char                   full[ENG_NAME_MAX], name[ENG_NAME_MAX];
-    float                  factor = 1.0f;
-    uint32_t               i, orig = hp->ctx_train;
-    const eng_gguf_key_t  *k;
+    int    rc;
+    float  factor = 1.0f, mscale = 0.0f, fast = 32.0f, slow = 1.0f;
 
-    k = arch_key(r, "rope.scaling.type", full, sizeof(full));
     rc = get_f32(r, "rope.scaling.factor", 0, 1e-3, 1e4, &factor);
     if (rc == 0) {
         rc = get_u32(r, "rope.scaling.original_context_length", 0, 1,
-                     ENG_CTX_MAX, &orig);
+                     ENG_CTX_MAX, &rope->ctx_orig);
     }
-    if (rc != 0 || k == NULL) {
-        return rc;
+    if (rc == 0) {
+        rc = get_f32(r, "rope.scaling.attn_factor", 0, 1e-3, 1e3, &mscale);
     }
-    if (k->kind == ENG_GGUF_STRING && eng_str_eq(k->v.s, "none")) {
-        return 0;
+    if (rc == 0) {
+        rc = get_f32(r, "rope.scaling.yarn_beta_fast", 0, 1e-3, 1e6, &fast);
     }
-    if (k->kind == ENG_GGUF_STRING && eng_str_eq(k->v.s, "linear")) {
-        for (i = 0; i < hp->rot_dim / 2; i++) {
-            hp->freq[i] /= factor;
-        }
-        return 0;
+    if (rc == 0) {
+        rc = get_f32(r, "rope.scaling.yarn_beta_slow", 0, 1e-3, 1e6, &slow);
     }
-    if (k->kind == ENG_GGUF_STRING && eng_str_eq(k->v.s, "yarn")) {
-        yarn_blend(hp, base, factor, orig);
-        return 0;
+    if (rc == 0) {
+        rc = rope_kind(r, rope);
     }
+    rope->factor = (double) factor;
+    rope->beta_fast = (double) fast;
+    rope->beta_slow = (double) slow;
 
-    (void) snprintf(name, sizeof(name), "(no string)");
-    if (k->kind == ENG_GGUF_STRING) {
-        eng_str_print(k->v.s, name, sizeof(name));
+    /* the format multiplies YaRN's own factor by this one, which else is 1 */
+    if (rope->kind == ENG_ROPE_YARN && mscale > 0.0f) {
+        mscale *= eng_rope_mscale(rope);
     }
+    rope->mscale = (double) mscale;
 
-    return eng_fail(r->err, ENG_EUNSUP, "%s: \"%s\" is \"%s\"; none, linear "
-                    "and yarn are supported", r->g->path, full, name);
-}
-
-
-static void
-rope_freqs(float *freq, uint32_t rot_dim, double base)
-{
-    uint32_t  i;
-
-    for (i = 0; i < rot_dim / 2; i++) {
-        freq[i] = (float) pow(base, -2.0 * i / rot_dim);
-    }
+    return rc;
 }
 
 
 static int
 read_rope(reader_t *r, eng_hp_t *hp)
 {
-    int    rc;
-    float  base = 10000.0f, local;
+    int         rc;
+    float       base = 10000.0f, local;
+    eng_rope_t  rope = ENG_ROPE_INIT;
 
     rc = get_f32(r, "rope.freq_base", 0, 1.0, 1e12, &base);
-    local = hp->arch->base_local > 0 ? hp->arch->base_local : base;
-    if (rc == 0) {
+    local = hp->arch->base_local;
+    if (rc == 0 && local > 0) {
         rc = get_f32(r, "rope.local.freq_base", 0, 1.0, 1e12, &local);
     }
-    if (rc != 0) {
-        return rc;
+    rope.dim = hp->rot_dim;
+    rope.base = (double) local;
+    if (rc == 0 && local > 0) {
+        eng_rope_freqs(&rope, hp->freq_local);
+    }
+    rope.base = (double) base;
+    rope.ctx_orig = hp->ctx_train;
+    if (rc == 0) {
+        rc = rope_scaling(r, &rope);
+    }
+    if (rc == 0) {
+        hp->rope = rope;
+        eng_rope_freqs(&rope, hp->freq);
+        hp->rope_mscale = eng_rope_mscale(&rope);
+        memcpy(hp->freq_long, hp->freq, sizeof(hp->freq));
     }
 
-    hp->rope_mscale = 1.0f;
-    rope_freqs(hp->freq, hp->rot_dim, base);
-    rope_freqs(hp->freq_local, hp->rot_dim, local);
-
-    return rope_scaling(r, hp, base);
+    return rc;
 }
 
 
 void
-eng_hp_rope_factors(eng_hp_t *hp, const float *factor)
+eng_hp_rope_factors(eng_hp_t *hp, const float *all,
+    const float *factor_short, const float *factor_long)
 {
-    uint32_t  i;
+    uint32_t  half = hp->rot_dim / 2;
 
-    for (i = 0; i < hp->rot_dim / 2; i++) {
-        if (factor[i] > 0.0f) {
-            hp->freq[i] /= factor[i];
-        }
+    if (all != NULL) {
+        eng_rope_divide(hp->freq, all, half);
+        eng_rope_divide(hp->freq_long, all, half);
     }
+    if (factor_short != NULL) {
+        eng_rope_divide(hp->freq, factor_short, half);
+    }
+    if (factor_long != NULL) {
+        eng_rope_divide(hp->freq_long, factor_long, half);
+    }
+
+    /* a file with such factors needs not name the kind nor the factor */
+    if (factor_long != NULL && hp->rope.mscale <= 0.0) {
+        hp->rope.kind = ENG_ROPE_LONG;
+        if (hp->rope.factor <= 1.0) {
+            hp->rope.factor = (double) hp->ctx_train / hp->rope.ctx_orig;
+        }
+        hp->rope_mscale = eng_rope_mscale(&hp->rope);
+    }
+}
+
+
+const float *
+eng_hp_freq(const eng_hp_t *hp, uint32_t ctx_len)
+{
+    return ctx_len > hp->rope.ctx_orig ? hp->freq_long : hp->freq;
 }
 
 

@@ -41,7 +41,7 @@ place_token(eng_view_t *v, const eng_layer_t *l, uint32_t i, uint32_t col,
         }
     }
 
-    if (eng_layer_windowed(v->hp, i)) {
+    if (eng_layer_local(v->hp, i)) {
         cs += 2 * half;
     }
     if (eng_layer_roped(v->hp, i)) {

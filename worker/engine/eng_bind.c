@@ -90,7 +90,7 @@ done:
 
 static int
 find(binder_t *b, const char *name, int required, uint64_t cols,
-    uint64_t rows, eng_item_t **item)
+    uint64_t rows, uint64_t depth, eng_item_t **item)
 {
     char                      label[ENG_NAME_MAX];
     uint32_t                  index;
@@ -103,17 +103,18 @@ find(binder_t *b, const char *name, int required, uint64_t cols,
             : eng_fail(b->err, ENG_EFORMAT, "%s: tensor \"%s\" is missing",
                        b->g->path, label);
     }
-    if (t->dim[0] != cols || t->dim[1] != rows || t->dim[2] != 1
+    if (t->dim[0] != cols || t->dim[1] != rows || t->dim[2] != depth
         || t->dim[3] != 1)
     {
         return eng_fail(b->err, ENG_EFORMAT, "%s: tensor \"%s\" is %llu x "
                         "%llu x %llu x %llu, the model's sizes ask for %llu x "
-                        "%llu", b->g->path, label,
+                        "%llu x %llu", b->g->path, label,
                         (unsigned long long) t->dim[0],
                         (unsigned long long) t->dim[1],
                         (unsigned long long) t->dim[2],
                         (unsigned long long) t->dim[3],
-                        (unsigned long long) cols, (unsigned long long) rows);
+                        (unsigned long long) cols, (unsigned long long) rows,
+                        (unsigned long long) depth);
     }
 
     index = (uint32_t) (t - b->g->tensors);
@@ -122,24 +123,26 @@ find(binder_t *b, const char *name, int required, uint64_t cols,
     b->used[index] = 1;
     *item = &b->m->item[b->m->n_items++];
     (*item)->tensor = t;
-    (*item)->rows = (uint32_t) rows;
+    (*item)->rows = (uint32_t) (rows * depth);
     (*item)->cols = (uint32_t) cols;
 
     return 0;
 }
 
 
+/* A matrix of rows * depth rows: `depth` of them one after the other. */
 static int
 bind_matrix(binder_t *b, const char *name, int required, uint32_t rows,
-    uint32_t cols, kern_weight_t *w)
+    uint32_t cols, uint32_t depth, kern_weight_t *w)
 {
     int          rc, type;
     eng_item_t  *item;
 
-    rc = find(b, name, required, cols, rows, &item);
+    rc = find(b, name, required, cols, rows, depth, &item);
     if (rc != 0 || item == NULL) {
         return rc;
     }
+    rows = item->rows;
 
     type = eng_kern_type(item->tensor->type);
     if (type < 0) {
@@ -175,7 +178,7 @@ bind_vector(binder_t *b, const char *name, int required, uint32_t n,
     int          rc, type;
     eng_item_t  *item;
 
-    rc = find(b, name, required, n, 1, &item);
+    rc = find(b, name, required, n, 1, 1, &item);
     if (rc != 0 || item == NULL) {
         return rc;
     }
@@ -204,31 +207,62 @@ bind_top(binder_t *b)
     eng_model_t     *m = b->m;
     const eng_hp_t  *hp = &m->hp;
 
-    rc = bind_matrix(b, "token_embd.weight", 1, hp->vocab, hp->embd,
+    rc = bind_matrix(b, "token_embd.weight", 1, hp->vocab, hp->embd, 1,
                      &m->embd);
     if (rc == 0) {
         rc = bind_vector(b, "output_norm.weight", 1, hp->embd,
                          &m->output_norm);
     }
     if (rc == 0) {
-        rc = bind_matrix(b, "output.weight", 0, hp->vocab, hp->embd,
+        rc = bind_matrix(b, "output.weight", 0, hp->vocab, hp->embd, 1,
                          &m->output);
     }
     if (rc == 0) {
         rc = bind_vector(b, "rope_freqs.weight", 0, hp->rot_dim / 2,
                          &m->rope_factors);
     }
+    if (rc == 0) {
+        rc = bind_vector(b, "rope_factors_short.weight", 0, hp->rot_dim / 2,
+                         &m->rope_short);
+    }
+    if (rc == 0) {
+        rc = bind_vector(b, "rope_factors_long.weight", 0, hp->rot_dim / 2,
+                         &m->rope_long);
+    }
 
     return rc;
 }
 
 
+/* Parts of a layer beside the flags of its architecture. */
+#define PART_APART    0x10000u    /* q, k and v are three matrices           */
+#define PART_GATE_UP  0x20000u    /* gate and up are two                     */
+#define PART_FUSED    0x40000u    /* gate and up are one                     */
+#define PART_DENSE    0x80000u
+#define PART_EXPERTS  0x100000u
+#define PART_SHARED   0x200000u
+
 typedef struct {
     const char  *name;            /* after "blk.N."                          */
-    uint32_t     flag;            /* 0: always there                         */
-    uint32_t     rows, cols;      /* rows 1: a vector                        */
+    uint32_t     part;            /* a flag; 0: always there                 */
+    uint32_t     rows, cols;
+    uint32_t     depth;           /* 0: a vector of cols, rows is 1          */
     size_t       at;              /* in eng_layer_t                          */
 } want_t;
+
+
+static uint32_t
+parts_of(const eng_hp_t *hp)
+{
+    uint32_t  fused = hp->arch->flags & ENG_ARCH_FUSED, parts;
+
+    parts = hp->arch->flags | (fused ? 0 : PART_APART);
+    if (hp->experts > 0) {
+        return parts | PART_EXPERTS | (hp->ff_shared > 0 ? PART_SHARED : 0);
+    }
+
+    return parts | PART_DENSE | (fused ? PART_FUSED : PART_GATE_UP);
+}
 
 
 static int
@@ -238,17 +272,19 @@ bind_wanted(binder_t *b, uint32_t i, const want_t *want, size_t n)
     char          name[ENG_NAME_MAX];
     size_t        j;
     char         *layer = (char *) &b->m->layer[i];
+    uint32_t      parts = parts_of(&b->m->hp);
 
     for (j = 0, rc = 0; rc == 0 && j < n; j++) {
-        if (want[j].flag != 0 && !(b->m->hp.arch->flags & want[j].flag)) {
+        if (want[j].part != 0 && !(parts & want[j].part)) {
             continue;
         }
         (void) snprintf(name, sizeof(name), "blk.%u.%s", i, want[j].name);
-        if (want[j].rows == 1) {
+        if (want[j].depth == 0) {
             rc = bind_vector(b, name, 1, want[j].cols,
                              (const float **) (void *) (layer + want[j].at));
         } else {
             rc = bind_matrix(b, name, 1, want[j].rows, want[j].cols,
+                             want[j].depth,
                              (kern_weight_t *) (void *) (layer + want[j].at));
         }
     }
@@ -257,33 +293,50 @@ bind_wanted(binder_t *b, uint32_t i, const want_t *want, size_t n)
 }
 
 
-#define AT(field)  offsetof(eng_layer_t, field)
+#define VEC(name, part, n, field)                                            \
+    { name, part, 1, n, 0, offsetof(eng_layer_t, field) }
+#define MAT(name, part, rows, cols, field)                                   \
+    { name, part, rows, cols, 1, offsetof(eng_layer_t, field) }
+#define EXP(name, rows, cols, field)                                         \
+    { name, PART_EXPERTS, rows, cols, n_exp, offsetof(eng_layer_t, field) }
 
+/* In the order of their use: the image has the same. */
 static int
 bind_layer(binder_t *b, uint32_t i)
 {
     const eng_hp_t  *hp = &b->m->hp;
     uint32_t         e = hp->embd, hd = hp->head_dim, ff = hp->ff;
     uint32_t         nq = hp->heads * hd, nk = hp->heads_kv * hd;
+    uint32_t         n_exp = hp->experts, fe = hp->ff_exp, fs = hp->ff_shared;
     const uint32_t   bias = ENG_ARCH_QKV_BIAS, post = ENG_ARCH_POST_NORM;
 
     const want_t     want[] = {
-        { "attn_norm.weight",           0,    1,  e,  AT(attn_norm) },
-        { "attn_q.weight",              0,    nq, e,  AT(q) },
-        { "attn_k.weight",              0,    nk, e,  AT(k) },
-        { "attn_v.weight",              0,    nk, e,  AT(v) },
-        { "attn_q.bias",                bias, 1,  nq, AT(q_bias) },
-        { "attn_k.bias",                bias, 1,  nk, AT(k_bias) },
-        { "attn_v.bias",                bias, 1,  nk, AT(v_bias) },
-        { "attn_q_norm.weight", ENG_ARCH_QK_NORM, 1, hd, AT(q_norm) },
-        { "attn_k_norm.weight", ENG_ARCH_QK_NORM, 1, hd, AT(k_norm) },
-        { "attn_output.weight",         0,    e,  nq, AT(o) },
-        { "post_attention_norm.weight", post, 1,  e,  AT(post_attn_norm) },
-        { "ffn_norm.weight",            0,    1,  e,  AT(ffn_norm) },
-        { "ffn_gate.weight",            0,    ff, e,  AT(gate) },
-        { "ffn_up.weight",              0,    ff, e,  AT(up) },
-        { "ffn_down.weight",            0,    e,  ff, AT(down) },
-        { "post_ffw_norm.weight",       post, 1,  e,  AT(post_ffn_norm) },
+        VEC("attn_norm.weight", 0, e, attn_norm),
+        MAT("attn_qkv.weight", ENG_ARCH_FUSED, nq + 2 * nk, e, q),
+        MAT("attn_q.weight", PART_APART, nq, e, q),
+        MAT("attn_k.weight", PART_APART, nk, e, k),
+        MAT("attn_v.weight", PART_APART, nk, e, v),
+        VEC("attn_q.bias", bias, nq, q_bias),
+        VEC("attn_k.bias", bias, nk, k_bias),
+        VEC("attn_v.bias", bias, nk, v_bias),
+        VEC("attn_q_norm.weight", ENG_ARCH_QK_NORM, hd, q_norm),
+        VEC("attn_k_norm.weight", ENG_ARCH_QK_NORM, hd, k_norm),
+        MAT("attn_output.weight", 0, e, nq, o),
+        VEC("post_attention_norm.weight", post, e, post_attn_norm),
+        VEC("ffn_norm.weight", 0, e, ffn_norm),
+        MAT("ffn_up.weight", PART_FUSED, 2 * ff, e, gate),
+        MAT("ffn_gate.weight", PART_GATE_UP, ff, e, gate),
+        MAT("ffn_up.weight", PART_GATE_UP, ff, e, up),
+        MAT("ffn_down.weight", PART_DENSE, e, ff, down),
+        MAT("ffn_gate_inp.weight", PART_EXPERTS, n_exp, e, router),
+        MAT("ffn_gate_inp_shexp.weight", PART_SHARED, 1, e, sh_router),
+        EXP("ffn_gate_exps.weight", fe, e, exp_gate),
+        EXP("ffn_up_exps.weight", fe, e, exp_up),
+        MAT("ffn_gate_shexp.weight", PART_SHARED, fs, e, sh_gate),
+        MAT("ffn_up_shexp.weight", PART_SHARED, fs, e, sh_up),
+        EXP("ffn_down_exps.weight", e, fe, exp_down),
+        MAT("ffn_down_shexp.weight", PART_SHARED, e, fs, sh_down),
+        VEC("post_ffw_norm.weight", post, e, post_ffn_norm),
     };
 
     return bind_wanted(b, i, want, sizeof(want) / sizeof(want[0]));

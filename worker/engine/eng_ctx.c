@@ -47,6 +47,54 @@ max_u32(uint32_t a, uint32_t b)
 }
 
 
+/* Floats of gate|up, of the router's scores, or of what else passes. */
+static uint64_t
+act_floats(const eng_hp_t *hp, uint64_t n)
+{
+    uint32_t  nq = hp->heads * hp->head_dim, nk = hp->heads_kv * hp->head_dim;
+    uint64_t  row = max_u32(nq + 2 * nk, hp->embd + nq), moe;
+
+    row = row > hp->experts + 1 ? row : hp->experts + 1;
+    moe = 2 * ((uint64_t) hp->experts_used * hp->ff_exp + hp->ff_shared);
+    moe = hp->experts > 0 ? moe : 2 * (uint64_t) hp->ff;
+
+    return n * (row > moe ? row : moe);
+}
+
+
+static void
+carve_moe(carve_t *c, eng_ctx_t *x, const eng_model_t *m,
+    const eng_plan_t *plan)
+{
+    uint32_t         t, kind, used = m->hp.experts_used;
+    uint32_t         n = plan->limits.max_batch_tokens;
+    uint64_t         slots, wide, deep;
+    const eng_hp_t  *hp = &m->hp;
+
+    if (hp->experts == 0) {
+        return;
+    }
+
+    slots = used + (hp->ff_shared > 0);
+    x->moe_id = carve(c, n, used * sizeof(uint32_t));
+    x->moe_weight = carve(c, n, slots * sizeof(float));
+    x->moe_out = carve(c, n, slots * hp->embd * sizeof(float));
+    for (kind = 0; kind < 2; kind++) {
+        wide = slots * eng_panel_column(m, kind, hp->embd);
+        deep = used * eng_panel_column(m, kind, hp->ff_exp);
+        if (hp->ff_shared > 0) {
+            deep += eng_panel_column(m, kind, hp->ff_shared);
+        }
+        x->moe_panel[kind] = carve(c, n, wide > deep ? wide : deep);
+    }
+    for (t = 0; t < plan->threads; t++) {
+        x->own[t].group = carve(c, hp->experts + 1, sizeof(eng_group_t));
+        x->own[t].column = carve(c, n, slots * sizeof(uint32_t));
+        x->own[t].place = carve(c, n, slots * sizeof(uint32_t));
+    }
+}
+
+
 /* The same walk measures and places: it cannot disagree with itself. */
 static uint64_t
 carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
@@ -58,13 +106,11 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
     uint32_t  n = plan->limits.max_batch_tokens;
     uint32_t  w = plan->limits.max_logits;
     uint32_t  nq = hp->heads * hp->head_dim;
-    uint32_t  nk = hp->heads_kv * hp->head_dim;
     uint32_t  k_max = max_u32(max_u32(hp->embd, nq), hp->ff);
     uint32_t  cols = max_u32(n, w);
 
     x->x = carve(&c, n, hp->embd * sizeof(float));
-    x->act = carve(&c, n, max_u32(max_u32(nq + 2 * nk, 2 * hp->ff),
-                                  hp->embd + nq) * sizeof(float));
+    x->act = carve(&c, act_floats(hp, n), sizeof(float));
     x->att = carve(&c, n, nq * sizeof(float));
     x->sub = carve(&c, n, hp->embd * sizeof(float));
     x->rope = carve(&c, n, 2 * hp->rot_dim * sizeof(float));
@@ -90,6 +136,7 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
         x->own[t].panel = carve(&c, 2, x->own_panel_bytes);
     }
 
+    carve_moe(&c, x, m, plan);
     *overflow = c.overflow;
 
     return c.used;
@@ -250,6 +297,7 @@ eng_create(const eng_model_t *model, const eng_ctx_opts_t *co, eng_t *eng,
         return rc;
     }
 
+    x->freq = eng_hp_freq(&model->hp, x->plan.limits.ctx_len);
     x->memory_bytes = x->plan.work_bytes;
     p = mmap(NULL, x->memory_bytes, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -24,15 +24,25 @@ typedef struct {
     uint32_t  pos;                /* of the first token                      */
 } eng_seg_t;
 
+/* The tokens of an expert: pairs [first, first + count). */
+typedef struct {
+    uint32_t  first;
+    uint32_t  count;
+} eng_group_t;
+
 /* What a thread has for itself. */
 typedef struct {
     float    *x;                  /* [ENG_REDUNDANT_MAX][embd]               */
     float    *row;                /* [max(embd, heads * head_dim)]           */
     uint8_t  *panel;              /* ENG_REDUNDANT_MAX columns of each kind  */
+    eng_group_t  *group;          /* [experts + 1]: the shared one is last   */
+    uint32_t *column;             /* [M * slots]: token of a pair            */
+    uint32_t *place;              /* [M][slots]: pair of a token's choice    */
 } eng_own_t;
 
 typedef struct {
     const eng_model_t  *m;
+    const float        *freq;     /* of global layers, for this context      */
     eng_kv_t            kv;
     eng_plan_t          plan;
     eng_pool_t         *pool;
@@ -48,6 +58,12 @@ typedef struct {
     float     *logits;            /* [W][vocab]                              */
     uint8_t   *panel[2];          /* M columns, one memory per kind          */
     uint64_t   own_panel_bytes;   /* of one kind                             */
+
+    /* with experts; slots = experts_used and 1 for a shared one */
+    uint32_t  *moe_id;            /* [M][experts_used]                       */
+    float     *moe_weight;        /* [M][slots]                              */
+    float     *moe_out;           /* [M * slots][embd]: outputs by pair      */
+    uint8_t   *moe_panel[2];      /* one memory per kind                     */
     eng_own_t  own[ENG_THREADS_MAX];
 
     /* the step in progress */
@@ -66,6 +82,15 @@ eng_panel_kind(const eng_model_t *m, kern_panel_kind_t kind)
 {
     return kind == KERN_PANEL_I8 && m->precision == ENG_PREC_EXACT
            ? KERN_PANEL_I15 : kind;
+}
+
+/* Room that a column takes in a panel that others follow. */
+static inline size_t
+eng_panel_column(const eng_model_t *m, uint32_t kind, uint32_t k)
+{
+    return (kern_panel_bytes(eng_panel_kind(m, (kern_panel_kind_t) kind),
+                             1, k) + KERN_ALIGN - 1)
+           / KERN_ALIGN * KERN_ALIGN;
 }
 
 /* Runs the step; eng_pool_fn_t, arg is the eng_ctx_t. */

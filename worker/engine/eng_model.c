@@ -207,9 +207,7 @@ eng_model_open(const char *path, const eng_model_opts_t *opts,
     if (m->output.rows == 0) {
         m->output = m->embd;      /* tied */
     }
-    if (m->rope_factors != NULL) {
-        eng_hp_rope_factors(&m->hp, m->rope_factors);
-    }
+    eng_hp_rope_factors(&m->hp, m->rope_factors, m->rope_short, m->rope_long);
     *model = m;
 
     return 0;

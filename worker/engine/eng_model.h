@@ -12,7 +12,7 @@
 #include "worker/engine/eng_gguf.h"
 #include "worker/kernels/kern.h"
 
-#define ENG_VERSION        2u    /* of the image: raise with its layout      */
+#define ENG_VERSION        3u    /* of the image: raise with its layout      */
 #define ENG_IMAGE_ALIGN    128u  /* of an item in the image                  */
 #define ENG_IMAGE_HEADER   4096u
 #define ENG_ITEMS_MAX      (ENG_GGUF_TENSORS_MAX)
@@ -34,7 +34,8 @@ typedef struct {
  */
 typedef struct {
     const float    *attn_norm;          /* [embd]                            */
-    kern_weight_t   q;                  /* [heads * head_dim][embd]          */
+    kern_weight_t   q;                  /* [heads * head_dim][embd]; fused
+                                           models: q|k|v, and k, v have none */
     kern_weight_t   k;                  /* [heads_kv * head_dim][embd]       */
     kern_weight_t   v;                  /* [heads_kv * head_dim][embd]       */
     const float    *q_bias, *k_bias, *v_bias;
@@ -42,8 +43,14 @@ typedef struct {
     kern_weight_t   o;                  /* [embd][heads * head_dim]          */
     const float    *post_attn_norm;     /* [embd]                            */
     const float    *ffn_norm;           /* [embd]                            */
-    kern_weight_t   gate, up;           /* [ff][embd]                        */
+    kern_weight_t   gate, up;           /* [ff][embd]; fused: gate|up        */
     kern_weight_t   down;               /* [embd][ff]                        */
+    kern_weight_t   router;             /* [experts][embd]                   */
+    kern_weight_t   exp_gate, exp_up;   /* [experts * ff_exp][embd]          */
+    kern_weight_t   exp_down;           /* [experts * embd][ff_exp]          */
+    kern_weight_t   sh_router;          /* [1][embd]                         */
+    kern_weight_t   sh_gate, sh_up;     /* [ff_shared][embd]                 */
+    kern_weight_t   sh_down;            /* [embd][ff_shared]                 */
     const float    *post_ffn_norm;      /* [embd]                            */
 } eng_layer_t;
 
@@ -57,6 +64,7 @@ struct eng_model {
     kern_weight_t   output;             /* [vocab][embd], may equal embd     */
     const float    *output_norm;        /* [embd]                            */
     const float    *rope_factors;       /* [rot_dim / 2] or NULL             */
+    const float    *rope_short, *rope_long;     /* the same                  */
     eng_layer_t    *layer;              /* [layers]                          */
 
     eng_item_t     *item;

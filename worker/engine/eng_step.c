@@ -12,6 +12,7 @@
  *   (last layer)   x, att           x, att          wanted columns move up
  *   o              panel            sub             rows
  *   add, norm, q.  x, sub           x, panel        columns
+ *   (experts: eng_moe.c)
  *   gate, up       panel            act             rows
  *   glu, quantise  act              panel           columns
  *   down           panel            sub             rows
@@ -95,6 +96,9 @@ eng_kinds_of(const kern_weight_t *const *w, uint32_t n)
     uint32_t  i, kinds = 0;
 
     for (i = 0; i < n; i++) {
+        if (w[i]->rows == 0) {
+            continue;             /* part of another matrix                  */
+        }
         kinds |= 1u << kern_panel_kind(w[i]->type);
     }
 
@@ -103,11 +107,19 @@ eng_kinds_of(const kern_weight_t *const *w, uint32_t n)
 
 
 void
+eng_panel_init(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
+    void *mem, kern_panel_t *p)
+{
+    kern_panel_init(p, eng_panel_kind(v->x->m, (kern_panel_kind_t) kind), m, k,
+                    mem);
+}
+
+
+void
 eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
     kern_panel_t *p)
 {
-    kern_panel_init(p, eng_panel_kind(v->x->m, (kern_panel_kind_t) kind), m, k,
-                    v->panel_mem[kind]);
+    eng_panel_init(v, kind, m, k, v->panel_mem[kind], p);
 }
 
 
@@ -173,9 +185,9 @@ embed(eng_view_t *v)
 
     for (c = v->t0; c < v->t1; c++) {
         t = x->rope + (size_t) c * 4 * half;
-        kern_rope_table(t, t + half, v->hp->freq, half, x->tok[c].pos,
+        kern_rope_table(t, t + half, x->freq, half, x->tok[c].pos,
                         v->hp->rope_mscale);
-        if (v->hp->arch->global_every != 0) {
+        if (v->hp->arch->base_local > 0.0f) {
             kern_rope_table(t + 2 * half, t + 3 * half, v->hp->freq_local,
                             half, x->tok[c].pos, 1.0f);
         }
@@ -184,15 +196,39 @@ embed(eng_view_t *v)
 
 
 static void
+dense(eng_view_t *v, const eng_layer_t *l)
+{
+    eng_ctx_t            *x = v->x;
+    uint32_t              kind, ff = v->hp->ff;
+    kern_panel_t          p;
+    const kern_weight_t  *gu[2] = { &l->gate, &l->up }, *down = &l->down;
+
+    eng_quant_norm(v, eng_kinds_of(gu, 2), l->ffn_norm);
+    eng_sync_columns(v);
+    eng_product(v, gu, 2, v->n, x->act, 2 * (size_t) ff);
+    eng_sync_all(v);
+
+    kind = kern_panel_kind(down->type);
+    eng_panel_at(v, kind, v->n, ff, &p);
+    kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
+                   2 * (size_t) ff);
+    eng_sync_columns(v);
+    eng_product(v, &down, 1, v->n, x->sub, v->hp->embd);
+    eng_sync_all(v);
+
+    add_residual(v, l->post_ffn_norm);
+}
+
+
+static void
 layer(eng_view_t *v, uint32_t i)
 {
     eng_ctx_t             *x = v->x;
-    uint32_t               kind, ff = v->hp->ff;
+    uint32_t               kind;
     kern_panel_t           p;
     const eng_layer_t     *l = &x->m->layer[i];
     const kern_weight_t   *qkv[3] = { &l->q, &l->k, &l->v };
-    const kern_weight_t   *gu[2] = { &l->gate, &l->up };
-    const kern_weight_t   *o = &l->o, *down = &l->down;
+    const kern_weight_t   *o = &l->o;
 
     eng_quant_norm(v, eng_kinds_of(qkv, 3), l->attn_norm);
     eng_sync_columns(v);
@@ -213,20 +249,11 @@ layer(eng_view_t *v, uint32_t i)
     eng_sync_all(v);
 
     add_residual(v, l->post_attn_norm);
-    eng_quant_norm(v, eng_kinds_of(gu, 2), l->ffn_norm);
-    eng_sync_columns(v);
-    eng_product(v, gu, 2, v->n, x->act, 2 * (size_t) ff);
-    eng_sync_all(v);
-
-    kind = kern_panel_kind(down->type);
-    eng_panel_at(v, kind, v->n, ff, &p);
-    kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
-                   2 * (size_t) ff);
-    eng_sync_columns(v);
-    eng_product(v, &down, 1, v->n, x->sub, v->hp->embd);
-    eng_sync_all(v);
-
-    add_residual(v, l->post_ffn_norm);
+    if (v->hp->experts > 0) {
+        eng_moe(v, l);
+    } else {
+        dense(v, l);
+    }
 }
 
 

@@ -55,7 +55,10 @@ eng_sync_all(const eng_view_t *v)
 /* Which panel kinds a set of matrices needs: bit per kind. */
 uint32_t eng_kinds_of(const kern_weight_t *const *w, uint32_t n);
 
-/* A panel of m columns of k values in the view's memory of that kind. */
+/* A panel of m columns of k values over memory of that kind; the second: over
+   the view's own. */
+void eng_panel_init(const eng_view_t *v, uint32_t kind, uint32_t m,
+    uint32_t k, void *mem, kern_panel_t *p);
 void eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
     kern_panel_t *p);
 
@@ -69,6 +72,9 @@ void eng_product(const eng_view_t *v, const kern_weight_t *const *w,
 
 /* This thread's columns of the residual stream, normalised, into panels. */
 void eng_quant_norm(const eng_view_t *v, uint32_t kinds, const float *w);
+
+/* Norm, experts and addition to the residual stream; eng_moe.c. */
+void eng_moe(eng_view_t *v, const eng_layer_t *l);
 
 /* q, k and v in `act` -> `att`; eng_attn.c. */
 void eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i);

@@ -81,6 +81,28 @@ refuse_model(const tiny_model_t *c, int code, const char *text)
 
 
 static void
+accept_model(const tiny_model_t *c)
+{
+    int               rc;
+    char              path[64];
+    eng_err_t         err;
+    eng_info_t        info;
+    tiny_file_t       f;
+    eng_ctx_opts_t    co = ENG_CTX_OPTS_INIT;
+    eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
+
+    tiny_build(&f, c);
+    tiny_write(f.file.p, f.file.n, path);
+    rc = eng_model_check(path, &mo, &co, &info, &err);
+    unlink(path);
+    tiny_free(&f);
+    if (rc != 0) {
+        fail_msg("%s", err.text);
+    }
+}
+
+
+static void
 test_refusals(void **state)
 {
     tiny_model_t  c;
@@ -114,6 +136,65 @@ test_refusals(void **state)
     c = llama;
     c.flags = TINY_POST;                  /* tensors a llama has no use for  */
     refuse_model(&c, ENG_EUNSUP, "has no place in the architecture");
+}
+
+
+/* Experts: counts and shapes that do not fit each other. */
+static void
+test_refused_experts(void **state)
+{
+    tiny_model_t        c;
+    const tiny_model_t  moe = { .arch = "llama", .vocab = 80, .layers = 2,
+        .embd = 64, .heads = 4, .heads_kv = 2, .head_dim = 16, .ff = 96,
+        .ctx = 256, .seed = 1, .experts = 4, .used = 2 };
+
+    (void) state;
+    c = moe;
+    accept_model(&c);
+    c.arch = "qwen3moe";
+    c.flags = TINY_QKNORM;
+    accept_model(&c);
+
+    c = moe;
+    c.used = 5;
+    refuse_model(&c, ENG_ELIMIT, "\"llama.expert_used_count\"");
+    c.used = 0;
+    refuse_model(&c, ENG_ELIMIT, "is 0, allowed are 1 to 4");
+    c = moe;
+    c.stored = 3;
+    refuse_model(&c, ENG_EFORMAT, "\"blk.0.ffn_gate_exps.weight\" is 64 x 96 "
+                 "x 3 x 1, the model's sizes ask for 64 x 96 x 4");
+    c = moe;
+    c.router = 5;
+    refuse_model(&c, ENG_EFORMAT, "\"blk.0.ffn_gate_inp.weight\"");
+    c = moe;
+    c.ff_exp = 128;
+    refuse_model(&c, ENG_EFORMAT, "\"blk.0.ffn_gate_exps.weight\"");
+    c.ff_exp = 48;
+    refuse_model(&c, ENG_EUNSUP, "multiples of 32");
+    c.ff_exp = 0x7fffffff;
+    refuse_model(&c, ENG_ELIMIT, "\"llama.expert_feed_forward_length\"");
+
+    /* counts that only the key claims */
+    c = moe;
+    c.experts = 513;
+    c.stored = c.router = 4;
+    refuse_model(&c, ENG_ELIMIT, "is 513, allowed are 0 to 512");
+    c.experts = UINT32_MAX;
+    refuse_model(&c, ENG_ELIMIT, "\"llama.expert_count\"");
+    c.experts = 512;
+    refuse_model(&c, ENG_EFORMAT, "\"blk.0.ffn_gate_inp.weight\"");
+    c.ff_exp = 65536;
+    refuse_model(&c, ENG_EUNSUP, "512 experts of 65536");
+
+    /* a dense file for an architecture of experts, and the other way */
+    c = moe;
+    c.arch = "qwen3moe";
+    c.experts = 0;
+    refuse_model(&c, ENG_ELIMIT, "\"qwen3moe.expert_count\"");
+    c = moe;
+    c.arch = "qwen3";
+    refuse_model(&c, ENG_EUNSUP, "experts are not supported");
 }
 
 
@@ -404,6 +485,7 @@ main(void)
     int                      rc;
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_refused_experts),
         cmocka_unit_test(test_contradictions),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_cache),

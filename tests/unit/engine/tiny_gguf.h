@@ -17,6 +17,10 @@ typedef struct {
     uint32_t     nope_every;
     float        softcap;         /* of attention and of logits              */
     uint32_t     seed;
+    uint32_t     experts, used;   /* 0: dense                                */
+    uint32_t     stored;          /* experts in the tensors; 0: the same     */
+    uint32_t     router;          /* rows of the router; 0: the same         */
+    uint32_t     ff_exp;          /* in the keys; 0: ff                      */
 } tiny_model_t;
 
 #define TINY_NEOX    1u
@@ -36,6 +40,7 @@ typedef struct {
 typedef struct {
     char      name[64];
     uint32_t  rows, cols, type;
+    uint32_t  depth;              /* 1, or more: a third dimension           */
     uint64_t  offset, bytes;
     float    *f32;                /* what the type really holds              */
 } tiny_tensor_t;
@@ -54,11 +59,20 @@ tiny_add(tiny_file_t *f, const char *name, uint32_t type, uint32_t rows,
 {
     tiny_tensor_t  *t = &f->t[f->n++];
 
+    t->depth = 1;
     snprintf(t->name, sizeof(t->name), "%s", name);
     t->rows = rows;
     t->cols = cols;
     t->type = type;
     t->bytes = tiny_row_bytes(type, cols) * rows;
+}
+
+
+static void
+tiny_deepen(tiny_tensor_t *t, uint32_t depth)
+{
+    t->depth = depth;
+    t->bytes *= depth;
 }
 
 
@@ -79,6 +93,9 @@ tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
 #define TINY_L(n, ty, r, c)                                                  \
     snprintf(s, sizeof(s), "blk.%u." n ".weight", i);                        \
     tiny_add(f, s, ty, r, c)
+#define TINY_E(name, r, c)                                                   \
+    TINY_L(name, m->type, r, c);                                             \
+    tiny_deepen(&f->t[f->n - 1], m->stored ? m->stored : m->experts)
 #define TINY_B(n, c)                                                         \
     snprintf(s, sizeof(s), "blk.%u." n ".bias", i);                          \
     tiny_add(f, s, 0, 1, c)
@@ -89,9 +106,17 @@ tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
         TINY_L("attn_v", m->type, nk, m->embd);
         TINY_L("attn_output", m->type, m->embd, nq);
         TINY_L("ffn_norm", 0, 1, m->embd);
-        TINY_L("ffn_gate", m->type, m->ff, m->embd);
-        TINY_L("ffn_up", m->type, m->ff, m->embd);
-        TINY_L("ffn_down", m->type, m->embd, m->ff);
+        if (m->experts == 0) {
+            TINY_L("ffn_gate", m->type, m->ff, m->embd);
+            TINY_L("ffn_up", m->type, m->ff, m->embd);
+            TINY_L("ffn_down", m->type, m->embd, m->ff);
+        } else {
+            TINY_L("ffn_gate_inp", 0, m->router ? m->router : m->experts,
+                   m->embd);
+            TINY_E("ffn_gate_exps", m->ff, m->embd);
+            TINY_E("ffn_up_exps", m->ff, m->embd);
+            TINY_E("ffn_down_exps", m->embd, m->ff);
+        }
         if (m->flags & TINY_BIAS) {
             TINY_B("attn_q", nq);
             TINY_B("attn_k", nk);
@@ -107,6 +132,7 @@ tiny_tensors(tiny_file_t *f, const tiny_model_t *m)
         }
     }
 #undef TINY_L
+#undef TINY_E
 #undef TINY_B
 }
 
@@ -131,6 +157,10 @@ tiny_keys(tiny_t *t, const tiny_model_t *m)
     tiny_kv_f32(t, TINY_K("attention.layer_norm_rms_epsilon"), 1e-5f);
     tiny_kv_f32(t, TINY_K("rope.freq_base"), 10000.0f);
     tiny_kv_u32(t, TINY_K("attention.sliding_window"), TINY_WINDOW);
+    tiny_kv_u32(t, TINY_K("expert_count"), m->experts);
+    tiny_kv_u32(t, TINY_K("expert_used_count"), m->used);
+    tiny_kv_u32(t, TINY_K("expert_feed_forward_length"),
+                m->ff_exp ? m->ff_exp : m->ff);
     tiny_kv_f32(t, TINY_K("attn_logit_softcapping"), m->softcap);
     tiny_kv_f32(t, TINY_K("final_logit_softcapping"), m->softcap);
 #undef TINY_K
@@ -147,7 +177,7 @@ tiny_keys(tiny_t *t, const tiny_model_t *m)
     }
 }
 
-#define TINY_KEYS  19
+#define TINY_KEYS  22
 
 
 static void
@@ -162,7 +192,7 @@ tiny_pad(tiny_t *t, size_t align)
 static void
 tiny_values(tiny_file_t *f, tiny_tensor_t *t, uint32_t *seed)
 {
-    size_t  i, n = (size_t) t->rows * t->cols;
+    size_t  i, n = (size_t) t->rows * t->cols * t->depth;
 
     t->f32 = malloc(n * sizeof(float));
     if (t->f32 == NULL) {
@@ -199,10 +229,13 @@ tiny_build(tiny_file_t *f, const tiny_model_t *m)
     tiny_keys(&f->file, m);
     for (i = 0; i < f->n; i++) {
         tiny_str(&f->file, f->t[i].name);
-        tiny_u32(&f->file, f->t[i].rows == 1 ? 1 : 2);
+        tiny_u32(&f->file, f->t[i].depth > 1 ? 3 : f->t[i].rows == 1 ? 1 : 2);
         tiny_u64(&f->file, f->t[i].cols);
         if (f->t[i].rows != 1) {
             tiny_u64(&f->file, f->t[i].rows);
+        }
+        if (f->t[i].depth > 1) {
+            tiny_u64(&f->file, f->t[i].depth);
         }
         tiny_u32(&f->file, f->t[i].type);
         tiny_u64(&f->file, offset);

@@ -64,6 +64,7 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
     { ngx_string("cache"), ngx_http_infer_item_path, at(cache), 0, 0 },
     { ngx_string("template"), ngx_http_infer_item_path, at(template), 0, 0 },
     { ngx_string("precision"), ngx_http_infer_item_word, at(precision), 0, 0 },
+    { ngx_string("quantize"), ngx_http_infer_item_word, at(quantize), 0, 0 },
     { ngx_string("null"), ngx_http_infer_item_null, 0, 0, 0 },
     { ngx_string("nice"), ngx_http_infer_item_number, at(nice), 0, 19 },
     { ngx_string("spin"), ngx_http_infer_item_usec, at(spin_us), 0, 1000000 },
@@ -99,6 +100,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     model->payload = 16 * 1024 * 1024;
 
     ngx_str_set(&model->precision, "default");
+    ngx_str_set(&model->quantize, "-");
     ngx_str_set(&model->affinity, "-");
     ngx_str_set(&model->template, "-");
 }
@@ -455,6 +457,20 @@ ngx_http_infer_item_word(ngx_conf_t *cf, ngx_http_infer_item_t *item,
         return NGX_CONF_ERROR;
     }
 
+    /* which types there are, the worker knows: it is asked before a start */
+    for (i = 0; field == &model->quantize && i < value[1].len; i++) {
+        if (value[1].len > 15
+            || ngx_strchr("abcdefghijklmnopqrstuvwxyz_0123456789",
+                          value[1].data[i]) == NULL)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid value \"%V\" of \"quantize\" in "
+                               "\"infer_model\": it is a type like q8_0",
+                               &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
     for (i = 0; field == &model->affinity && i < value[1].len; i++) {
         if (ngx_strchr("0123456789,-", value[1].data[i]) == NULL) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -643,11 +659,11 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
                      &model->cache, &model->precision);
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
-                     "template %V\nnice %ui\nspin_us %ui\naffinity %V\n"
-                     "io_uring %ui\n",
+                     "template %V\nquantize %V\nnice %ui\nspin_us %ui\n"
+                     "affinity %V\nio_uring %ui\n",
                      model->null, model->null_delay_us, model->null_tokens,
-                     &model->template, model->nice, model->spin_us,
-                     &model->affinity, model->io_uring);
+                     &model->template, &model->quantize, model->nice,
+                     model->spin_us, &model->affinity, model->io_uring);
 
     if (p == last) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,

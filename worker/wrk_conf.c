@@ -49,6 +49,7 @@ static const conf_key_t  keys[] = {
     { "null_delay_us", KEY_U32, AT(null_delay_us), 0, 60000000, 0 },
     { "null_tokens", KEY_U32, AT(null_tokens), 0, 1000000, 64 },
     { "template", KEY_PATH, AT(template_path), 0, WRK_CONF_PATH_MAX, 0 },
+    { "quantize", KEY_PATH, AT(quantize), 0, WRK_CONF_TYPE_MAX, 0 },
     { "nice", KEY_U32, AT(nice), 0, 19, 10 },
     { "spin_us", KEY_U32, AT(spin_us), 0, 1000000, 0 },
     { "affinity", KEY_CPUS, AT(cpus), 0, 0, 0 },

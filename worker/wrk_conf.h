@@ -21,6 +21,7 @@
  *   null_delay_us N       0..60000000, of each step of the null engine
  *   null_tokens N         0..1000000 of each answer of it, default 64
  *   template PATH|-       a chat template instead of the file's own
+ *   quantize TYPE|-       q8_0 ...: matrices of floats become this type
  *   nice N                0..19, default 10
  *   spin_us N             0..1000000 before sleeping, default 0
  *   affinity LIST|-       CPUs like 0,2,4-7
@@ -40,6 +41,7 @@
 #define WRK_CONF_NAME_MAX   64      /* bytes, the NUL included */
 #define WRK_CONF_PATH_MAX   1024    /* bytes, the NUL included */
 #define WRK_CONF_CPUS_MAX   256     /* entries of the list */
+#define WRK_CONF_TYPE_MAX   16      /* bytes, the NUL included */
 #define WRK_CONF_CPU_MAX    1023    /* largest CPU number */
 #define WRK_CONF_ERR_MAX    256
 
@@ -50,6 +52,7 @@ typedef struct {
     char      file[WRK_CONF_PATH_MAX];
     char      cache[WRK_CONF_PATH_MAX];         /* "": off */
     char      template_path[WRK_CONF_PATH_MAX]; /* "": the file's own */
+    char      quantize[WRK_CONF_TYPE_MAX];      /* "": nothing */
     uint32_t  workers;
     uint32_t  threads;
     uint32_t  context;

@@ -37,6 +37,11 @@ cli_model_option(const char *command, const char *option,
         return 1;
     }
 
+    if (strcmp(option, "--quantize") == 0) {
+        mo->quantize = value;
+        return 1;
+    }
+
     if (strcmp(option, "--precision") == 0) {
         which = one_of(command, option, value, "int8", "exact");
         mo->precision = which == 1 ? ENG_PREC_EXACT : ENG_PREC_INT8;

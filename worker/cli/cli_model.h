@@ -9,7 +9,8 @@
 
 
 #define CLI_MODEL_USAGE                                                       \
-    "[--precision int8|exact] [--kv-cache f16|q8_0] [--isa LEVEL]"
+    "[--precision int8|exact] [--kv-cache f16|q8_0] [--quantize TYPE] " \
+    "[--isa LEVEL]"
 
 /*
  * 1: the option is one of these and mo has its value; 0: it is another one;

@@ -13,6 +13,7 @@
 #include "tokenizer/tok.h"
 #include "worker/chat/chat.h"
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_model.h"
 #include "worker/engine/eng.h"
 #include "worker/wrk_sample.h"
 
@@ -27,7 +28,7 @@ typedef struct {
     const char           *model_path;
     const char           *prompt;
     const char           *system;
-    const char           *isa;
+    eng_model_opts_t      mo;
     long                  new_max;
     long                  threads;
     long                  context;
@@ -56,10 +57,12 @@ static int generate(run_t *r);
 int
 cli_run(int argc, char **argv)
 {
-    int    rc;
-    run_t  r;
+    int               rc;
+    run_t             r;
+    eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
 
     memset(&r, 0, sizeof(r));
+    r.mo = mo;
     r.new_max = NEW_DEFAULT;
     r.threads = 2;
     wrk_sample_params_init(&r.params);
@@ -153,10 +156,14 @@ options(run_t *r, int argc, char **argv)
             r->prompt = argv[i];
         } else if (strcmp(name, "-s") == 0) {
             r->system = argv[i];
-        } else if (strcmp(name, "--isa") == 0) {
-            r->isa = argv[i];
         } else {
-            rc = number_option(r, name, argv[i]);
+            rc = cli_model_option(NAME, name, argv[i], &r->mo);
+
+            if (rc == 0) {
+                rc = number_option(r, name, argv[i]);
+            } else if (rc > 0) {
+                continue;
+            }
 
             if (rc > 0) {
                 cli_error(NAME, "there is no option \"%s\"", name);
@@ -188,17 +195,15 @@ open_all(run_t *r)
     tok_err_t         te;
     eng_err_t         ee;
     eng_ctx_opts_t    co = ENG_CTX_OPTS_INIT;
-    eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
 
     if (tok_open(&r->tok, r->model_path, &te) != TOK_OK) {
         cli_error(NAME, "tokenizer: %s", te.msg);
         return CLI_FAILED;
     }
 
-    mo.threads = (uint32_t) r->threads;
-    mo.kern_level = r->isa;
+    r->mo.threads = (uint32_t) r->threads;
 
-    if (eng_model_open(r->model_path, &mo, &r->model, &ee) != ENG_OK) {
+    if (eng_model_open(r->model_path, &r->mo, &r->model, &ee) != ENG_OK) {
         cli_error(NAME, "%s", ee.text);
         return CLI_FAILED;
     }

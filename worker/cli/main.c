@@ -23,7 +23,7 @@ static int help(const char *name);
 static const cli_command_t  commands[] = {
     { "run", cli_run, "-m MODEL -p PROMPT [-s SYSTEM] [-n N] [--temp T] "
       "[--top-p P] [--top-k K] [--seed S] [-t THREADS] [-c CONTEXT] "
-      "[--isa LEVEL] [--raw]",
+      CLI_MODEL_USAGE " [--raw]",
       "answer a prompt" },
     { "inspect", cli_inspect, "-m MODEL [--context N] [--sequences N] "
       "[--kv-mb N] " CLI_MODEL_USAGE, "show what a model file holds" },

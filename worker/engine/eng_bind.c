@@ -151,11 +151,12 @@ bind_matrix(binder_t *b, const char *name, int required, uint32_t rows,
                         eng_type_get(item->tensor->type)->name);
     }
 
-    item->type = (kern_wtype_t) type;
+    item->stored = (kern_wtype_t) type;
+    item->type = eng_quant_choice(name, item->stored, b->m->quantize, cols);
     item->bytes = kern_packed_bytes(item->type, rows, cols);
     if (item->bytes == 0
         || item->tensor->bytes != (uint64_t) rows
-           * kern_gguf_row_bytes(item->type, cols))
+           * kern_gguf_row_bytes(item->stored, cols))
     {
         return eng_fail(b->err, ENG_EUNSUP, "%s: tensor \"%s\" (%s, %u x %u) "
                         "cannot be packed", b->g->path, name,
@@ -190,7 +191,7 @@ bind_vector(binder_t *b, const char *name, int required, uint32_t n,
                         name, eng_type_get(item->tensor->type)->name);
     }
 
-    item->type = (kern_wtype_t) type;
+    item->stored = item->type = (kern_wtype_t) type;
     item->bytes = (uint64_t) n * sizeof(float);
     item->vector = v;
 

@@ -57,6 +57,8 @@ typedef struct {
     int         prepared_fd;  /* -1, or a memfd shared by a pool's workers:
                                  mapped if it holds this model's image,
                                  filled if it is empty; stays the caller's   */
+    const char *quantize;     /* NULL, or "q8_0", "q4_0" ...: matrices of
+                                 floats become this type when packed         */
     const char *kern_level;   /* NULL: best of this CPU; else a level's name
                                  as kern.h has it ("scalar", "avx2", ...)    */
     void      (*before_pack)(void *arg);  /* NULL, or called when weights    */
@@ -64,7 +66,7 @@ typedef struct {
 } eng_model_opts_t;
 
 #define ENG_MODEL_OPTS_INIT                                                   \
-    { 2, ENG_PREC_INT8, ENG_KV_F16, NULL, -1, NULL, NULL, NULL }
+    { 2, ENG_PREC_INT8, ENG_KV_F16, NULL, -1, NULL, NULL, NULL, NULL }
 
 typedef struct {
     uint32_t    max_seqs;         /* sequences open at once, 1..ENG_SEQS_MAX */

@@ -492,7 +492,9 @@ cache_path(const eng_gguf_t *g, const eng_model_opts_t *opts, char *path,
 
     /* One file per name of a source, so that a changed model's image takes
        the old one's place, and layout: two builds do not fight over it. */
-    id = eng_hash(g->path, strlen(g->path), 0);
+    id = eng_hash(g->path, strlen(g->path),
+                  opts->quantize != NULL ? eng_hash(opts->quantize,
+                  strlen(opts->quantize), 1) : 0);
     n = snprintf(path, cap, "%s/%016llx-%08x.img", opts->cache_dir,
                  (unsigned long long) id, kern_layout_id());
 

@@ -109,7 +109,10 @@ read_model(eng_model_t *m, const eng_gguf_t *g, const eng_model_opts_t *mo,
 
     m->precision = mo->precision;
     m->kv_type = mo->kv_type == ENG_KV_Q8_0 ? KERN_KV_Q8_0 : KERN_KV_F16;
-    rc = eng_hp_read(g, &m->hp, err);
+    rc = eng_quant_type(mo->quantize, &m->quantize, err);
+    if (rc == 0) {
+        rc = eng_hp_read(g, &m->hp, err);
+    }
     if (rc != 0) {
         return rc;
     }

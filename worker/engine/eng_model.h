@@ -10,6 +10,7 @@
 #include "worker/engine/eng.h"
 #include "worker/engine/eng_arch.h"
 #include "worker/engine/eng_gguf.h"
+#include "worker/engine/eng_quant.h"
 #include "worker/kernels/kern.h"
 
 #define ENG_VERSION        3u    /* of the image: raise with its layout      */
@@ -22,7 +23,8 @@ typedef struct {
     const eng_gguf_tensor_t  *tensor;
     kern_weight_t            *matrix;   /* where to put the address, or NULL */
     const float             **vector;   /* the same                          */
-    kern_wtype_t              type;
+    kern_wtype_t              stored;   /* in the source                     */
+    kern_wtype_t              type;     /* in the image                      */
     uint32_t                  rows, cols;
     uint64_t                  offset;   /* in the image                      */
     uint64_t                  bytes;
@@ -67,6 +69,7 @@ struct eng_model {
     const float    *rope_short, *rope_long;     /* the same                  */
     eng_layer_t    *layer;              /* [layers]                          */
 
+    kern_wtype_t    quantize;           /* ENG_QUANT_NONE or for floats      */
     eng_item_t     *item;
     uint32_t        n_items;
     uint64_t        image_bytes;

@@ -21,12 +21,14 @@ typedef struct {
     uint64_t           *first;      /* [n_items + 1]: piece numbers          */
     uint32_t           *step;       /* [n_items]: rows per piece             */
     uint64_t            buf_bytes;
+    uint32_t            cols;       /* of the longest row                    */
     _Atomic uint64_t    next;
     _Atomic int         failed;
 } job_t;
 
 typedef struct {
     job_t     *job;
+    float     *row;                 /* [cols], NULL: nothing is quantised    */
     int        rc;
     eng_err_t  err;
 } packer_t;
@@ -113,6 +115,9 @@ plan_pieces(job_t *j)
         if (row_bytes * rows > j->buf_bytes) {
             j->buf_bytes = row_bytes * rows;
         }
+        if (item->type != item->stored && item->cols > j->cols) {
+            j->cols = item->cols;
+        }
     }
 
     j->first[i] = pieces;
@@ -132,7 +137,10 @@ pack_thread(void *arg)
     j = p->job;
     buf = aligned_alloc(KERN_ALIGN, (j->buf_bytes + KERN_ALIGN - 1)
                         / KERN_ALIGN * KERN_ALIGN);
-    if (buf == NULL) {
+    p->row = j->cols > 0 ? malloc(j->cols * sizeof(float)) : NULL;
+    if (buf == NULL || (j->cols > 0 && p->row == NULL)) {
+        free(buf);
+        free(p->row);
         p->rc = eng_fail(&p->err, ENG_ENOMEM, "%s: no memory for a %llu byte "
                          "buffer", j->g->path,
                          (unsigned long long) j->buf_bytes);
@@ -153,6 +161,7 @@ pack_thread(void *arg)
     }
 
     free(buf);
+    free(p->row);
 
     return NULL;
 }
@@ -173,6 +182,35 @@ item_of_piece(const job_t *j, uint64_t piece)
     }
 
     return lo;
+}
+
+
+/*
+ * n rows of floats in buf become rows of blocks there: never longer ones, so
+ * that each is written behind what is still to be read.
+ */
+static int
+quantise(packer_t *p, const eng_item_t *item, uint8_t *buf, uint32_t n)
+{
+    char      name[ENG_NAME_MAX], label[ENG_NAME_MAX];
+    size_t    from = kern_gguf_row_bytes(item->stored, item->cols);
+    size_t    to = kern_gguf_row_bytes(item->type, item->cols);
+    uint32_t  i;
+
+    eng_assert(to <= from && item->cols <= p->job->cols);
+
+    for (i = 0; i < n; i++) {
+        kern_gguf_row_f32(item->stored, buf + i * from, item->cols, p->row);
+        if (eng_quant_row(item->type, p->row, item->cols, buf + i * to) != 0) {
+            eng_str_print(item->tensor->name, name, sizeof(name));
+            eng_source_label(p->job->g, name, label, sizeof(label));
+            return eng_fail(&p->err, ENG_EFORMAT, "%s: tensor \"%s\" has "
+                            "values that are not finite or too large to be "
+                            "quantised", p->job->g->path, label);
+        }
+    }
+
+    return 0;
 }
 
 
@@ -201,6 +239,12 @@ pack_piece(packer_t *p, uint8_t *buf, uint64_t piece)
         kern_gguf_row_f32(item->type, buf, item->cols,
                           (float *) (void *) (j->base + item->offset));
         return 0;
+    }
+    if (item->type != item->stored) {
+        rc = quantise(p, item, buf, n);
+        if (rc != 0) {
+            return rc;
+        }
     }
 
     /* whole row groups stand alone in the packed layout: the piece is packed

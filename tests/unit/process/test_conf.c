@@ -59,6 +59,7 @@ conf_defaults(void **state)
     assert_int_equal(c.null_engine, 0);
     assert_string_equal(c.cache, "");
     assert_string_equal(c.template_path, "");
+    assert_string_equal(c.quantize, "");
     assert_int_equal(c.ncpus, 0);
 }
 
@@ -75,7 +76,7 @@ conf_all_keys(void **state)
         "prefix_cache 0\nqueue_requests 7\nqueue_tokens 9\n"
         "cache /var/cache/infer\n"
         "precision exact\nnull 1\nnull_delay_us 20000\nnull_tokens 5\n"
-        "template /etc/t.jinja\nnice 0\nspin_us 50\n"
+        "template /etc/t.jinja\nquantize q8_0\nnice 0\nspin_us 50\n"
         "affinity 0,2,4-7\nio_uring 0", err), 0);
     assert_int_equal(c.workers, 3);
     assert_true(c.kv_bytes == 1ull << 40);
@@ -87,6 +88,7 @@ conf_all_keys(void **state)
     assert_int_equal(c.null_delay_us, 20000);
     assert_int_equal(c.null_tokens, 5);
     assert_string_equal(c.template_path, "/etc/t.jinja");
+    assert_string_equal(c.quantize, "q8_0");
     assert_int_equal(c.nice, 0);
     assert_int_equal(c.spin_us, 50);
     assert_int_equal(c.io_uring, 0);
@@ -129,6 +131,7 @@ conf_refuses(void **state)
     expect_refused(HEAD "workers 99999999999999999999\n", "number");
     expect_refused(HEAD "kv_bytes 1099511627777\n", "number");
     expect_refused(HEAD "precision best\n", "precision");
+    expect_refused(HEAD "quantize q8_0q8_0q8_0q8_0\n", "quantize");
     expect_refused(HEAD "affinity 1,\n", "affinity");
     expect_refused(HEAD "affinity ,1\n", "affinity");
     expect_refused(HEAD "affinity 3-1\n", "affinity");

@@ -198,6 +198,6 @@ uint32_t kern_topk(const float *x, uint32_t n, uint32_t k, uint32_t *idx,
     float *val);
 
 
-#include "worker/kernels/kern_attn.h"   /* attention: contract there */
-
+#include "worker/kernels/kern_attn.h"   /* attention: contracts there */
+#include "worker/kernels/kern_full.h"
 #endif

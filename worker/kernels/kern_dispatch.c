@@ -418,3 +418,40 @@ kern_attn(const kern_attn_t *a, uint32_t kvh_begin, uint32_t kvh_end,
         kern_ops.attn(a, h, q_begin, q_end);
     }
 }
+
+
+size_t
+kern_full_keys(uint32_t n, uint32_t head_dim)
+{
+    return ((size_t) n + KERN_FULL_KEYS - 1) / KERN_FULL_KEYS
+           * KERN_FULL_KEYS * head_dim;
+}
+
+
+size_t
+kern_full_scratch(uint32_t n)
+{
+    return kern_full_keys(n, KERN_FULL_QUERY);
+}
+
+
+void
+kern_full_pack(float *dst, const float *k, size_t ldk, uint32_t n,
+    uint32_t head_dim)
+{
+    KERN_ASSERT((uintptr_t) dst % KERN_ALIGN == 0);
+    kern_ops.full_pack(dst, k, ldk, n, head_dim);
+}
+
+
+void
+kern_full(const kern_full_t *a, uint32_t begin, uint32_t end)
+{
+    KERN_ASSERT(begin <= end && end <= a->n_query);
+    KERN_ASSERT(a->n_key > 0 && a->n_query <= a->n_key);
+    KERN_ASSERT(a->head_dim > 0 && a->head_dim <= KERN_HEAD_MAX
+                && a->head_dim % 16 == 0);
+    KERN_ASSERT((uintptr_t) a->keys % KERN_ALIGN == 0
+                && (uintptr_t) a->scratch % KERN_ALIGN == 0);
+    kern_ops.full(a, begin, end);
+}

@@ -6,9 +6,12 @@
 #define KERN_NAME(op)   op##__ref
 #define KERN_ATTN_T     1
 #define KERN_ATTN_WIDE  1
+#define KERN_FULL_Q     2
+#define KERN_FULL_G     1
 
 #include "worker/kernels/kern_rows.inc"
 #include "worker/kernels/kern_attn.inc"
+#include "worker/kernels/kern_full.inc"
 
 
 /* acc plus the contribution of a block of one row and one column.  Types

@@ -41,6 +41,10 @@ typedef void (*kern_kv_append_pt)(kern_kvtype_t type, void *page,
     const float *v);
 typedef void (*kern_attn_pt)(const kern_attn_t *a, uint32_t kvh,
     uint32_t q_begin, uint32_t q_end);
+typedef void (*kern_full_pack_pt)(float *dst, const float *k, size_t ldk,
+    uint32_t n, uint32_t head_dim);
+typedef void (*kern_full_pt)(const kern_full_t *a, uint32_t begin,
+    uint32_t end);
 
 /* One member per operation; matmul_<type> members per weight type. */
 typedef struct {

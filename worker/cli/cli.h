@@ -9,6 +9,8 @@
 #ifndef CLI_H
 #define CLI_H
 
+#include "worker/encoder/enc.h"
+
 
 #define CLI_VERSION  "0.1.0"
 
@@ -51,6 +53,10 @@ int cli_number(const char *command, const char *option, const char *text,
     long min, long max, long *out);
 int cli_real(const char *command, const char *option, const char *text,
     double min, double max, double *out);
+
+
+/* float32, bfloat16, int8 or auto of an encoder; an enc_prec_t. */
+int cli_precision(const char *command, const char *text, enc_prec_t *out);
 
 
 #endif /* CLI_H */

@@ -25,6 +25,9 @@ static const cli_command_t  commands[] = {
       "[--top-p P] [--top-k K] [--seed S] [-t THREADS] [-c CONTEXT] "
       CLI_MODEL_USAGE " [--raw]",
       "answer a prompt" },
+    { "embed", cli_embed, "-m MODEL [--precision float32|bfloat16|int8] "
+      "[--dimensions N] [-t THREADS] [--isa LEVEL]",
+      "vectors of texts, one JSON string per line" },
     { "inspect", cli_inspect, "-m MODEL [--context N] [--sequences N] "
       "[--kv-mb N] " CLI_MODEL_USAGE, "show what a model file holds" },
     { "score", cli_score, "-m MODEL [-t THREADS] " CLI_MODEL_USAGE,

@@ -130,6 +130,7 @@ int enc_model_open(const char *path, const enc_model_opts_t *opts,
 /* Every engine of the model must be gone. */
 void enc_model_close(enc_model_t *model);
 
+/* Valid as long as the model. */
 const enc_info_t *enc_model_info(const enc_model_t *model);
 /* NUL-terminated, printable UTF-8 as in config.json; i < info.labels. */
 const char *enc_model_label(const enc_model_t *model, uint32_t i);
@@ -149,6 +150,7 @@ typedef struct {
     uint64_t  memory_bytes;
 } enc_limits_t;
 
+/* Valid as long as the engine. */
 const enc_limits_t *enc_limits(const enc_t *e);
 
 /*

@@ -90,6 +90,7 @@ int eng_gguf_open(eng_gguf_t *g, const char *path, eng_err_t *err);
 int eng_gguf_parse(eng_gguf_t *g, const char *path, const uint8_t *data,
     uint64_t len, uint64_t file_bytes, eng_err_t *err);
 
+/* Nothing of g may be used afterwards. */
 void eng_gguf_close(eng_gguf_t *g);
 
 /* Makes the hash over the names of all tensors; ENG_EFORMAT: one of them

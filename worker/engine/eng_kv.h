@@ -36,6 +36,7 @@ typedef struct {
     const uint8_t  **addresses;
 } eng_kv_t;
 
+/* Pages, tables and counts for what the plan says; ENG_ENOMEM. */
 int eng_kv_init(eng_kv_t *kv, const eng_plan_t *plan, eng_err_t *err);
 void eng_kv_free(eng_kv_t *kv);
 

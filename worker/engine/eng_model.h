@@ -96,7 +96,7 @@ void eng_image_unload(eng_model_t *m);
 int eng_pack(const eng_model_t *m, const eng_gguf_t *g, uint8_t *base,
     uint32_t threads, eng_err_t *err);
 
-/* Bytes a context takes; 0 or ENG_ENOMEM/ENG_ELIMIT/ENG_EINVAL. */
+/* What a context takes. */
 typedef struct {
     eng_limits_t  limits;
     uint32_t      threads;
@@ -106,6 +106,7 @@ typedef struct {
     uint64_t      work_bytes;
 } eng_plan_t;
 
+/* 0 or ENG_ENOMEM/ENG_ELIMIT/ENG_EINVAL. */
 int eng_plan(const eng_model_t *m, const eng_ctx_opts_t *co, eng_plan_t *plan,
     eng_err_t *err);
 

@@ -74,6 +74,7 @@ int eng_st_open(eng_st_t *st, const char *path, eng_err_t *err);
 int eng_st_parse(eng_st_t *st, const char *path, const uint8_t *data,
     uint64_t len, uint64_t file_bytes, eng_err_t *err);
 
+/* Nothing of st may be used afterwards. */
 void eng_st_close(eng_st_t *st);
 
 /* NULL when absent. */

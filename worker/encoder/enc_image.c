@@ -1,0 +1,448 @@
+/*
+ * The image: all weights in one block, packed by a few threads from the
+ * files, in anonymous memory or in a memfd that the workers of a pool share.
+ * A memfd's header is written last: what has one is whole.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker/encoder/enc_model.h"
+#include "worker/engine/eng_chk.h"
+#include "worker/kernels/kern_f16.h"
+
+#define MAGIC        0x3130434e45464e49ull
+#define THREADS_MAX  8u
+#define Q8_BYTES     34u          /* a block of Q8_0: f16 d, 32 int8         */
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE  25
+#endif
+
+typedef struct {
+    uint64_t  magic, bytes, hash;
+    uint32_t  version, layout;
+} header_t;
+
+typedef struct {
+    const enc_model_t       *m;
+    const enc_src_t         *src;
+    uint8_t                 *base;
+    _Atomic uint32_t         next;
+    _Atomic int              failed;
+    pthread_mutex_t          lock;         /* of err                         */
+    eng_err_t                err;
+} packer_t;
+
+/* What one thread has for the rows of one group. */
+typedef struct {
+    uint8_t  *raw, *out;
+    float    *f32;
+} rows_t;
+
+
+/* A row of floats to blocks of Q8_0: d = max / 127. */
+static void
+row_q8(const float *x, uint32_t cols, uint8_t *out)
+{
+    float     max, id;
+    int8_t    q[KERN_BLOCK];
+    uint16_t  d;
+    uint32_t  b, i;
+
+    for (b = 0; b < cols / KERN_BLOCK; b++) {
+        max = 0;
+        for (i = 0; i < KERN_BLOCK; i++) {
+            max = __builtin_fabsf(x[i]) > max ? __builtin_fabsf(x[i]) : max;
+        }
+        d = kern_f32_f16(max / 127.0f);
+        /* by the scale as it is stored: half of the rounding's error less */
+        id = kern_f16_f32(d) > 0 ? 1.0f / kern_f16_f32(d) : 0.0f;
+        for (i = 0; i < KERN_BLOCK; i++) {
+            float  v = __builtin_rintf(x[i] * id);
+
+            v = v > 127 ? 127 : v < -127 ? -127 : v;
+            q[i] = v == v ? (int8_t) v : 0;
+        }
+        memcpy(out, &d, 2);
+        memcpy(out + 2, q, KERN_BLOCK);
+        out += Q8_BYTES;
+        x += KERN_BLOCK;
+    }
+}
+
+
+/* To bfloat16, to nearest even. */
+static void
+row_bf16(const float *x, uint32_t cols, uint8_t *out)
+{
+    uint16_t  h;
+    uint32_t  i, u;
+
+    for (i = 0; i < cols; i++) {
+        memcpy(&u, &x[i], sizeof(u));
+        h = (uint16_t) ((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+        if ((u & 0x7fffffff) > 0x7f800000) {
+            h = (uint16_t) (u >> 16 | 0x40);
+        }
+        memcpy(out + 2 * (size_t) i, &h, 2);
+    }
+}
+
+
+static void
+row_convert(kern_wtype_t from, const uint8_t *raw, kern_wtype_t to,
+    uint32_t cols, float *f32, uint8_t *out)
+{
+    kern_gguf_row_f32(from, raw, cols, f32);
+    switch (to) {
+    case KERN_Q8_0:
+        row_q8(f32, cols, out);
+        break;
+    case KERN_BF16:
+        row_bf16(f32, cols, out);
+        break;
+    default:
+        memcpy(out, f32, (size_t) cols * sizeof(float));
+    }
+}
+
+
+/* Rows [row, row + n) of the item, which may cross its parts, into out. */
+static int
+read_rows(packer_t *p, const enc_item_t *it, uint32_t row, uint32_t n,
+    rows_t *r, eng_err_t *err)
+{
+    int                  rc;
+    size_t               bytes = kern_gguf_row_bytes(it->type, it->cols);
+    uint32_t             i, part = 0, at = row;
+    const enc_tensor_t  *t;
+
+    for (i = 0; i < n; i++, at++) {
+        while (at >= it->part[part].rows) {
+            at -= it->part[part++].rows;
+            eng_assert(part < it->n_parts);
+        }
+        t = &it->part[part];
+        rc = enc_src_rows(p->src, t, at, 1, r->raw, err);
+        if (rc != 0) {
+            return rc;
+        }
+        row_convert(t->type, r->raw, it->type, it->cols, r->f32,
+                    r->out + i * bytes);
+    }
+
+    return 0;
+}
+
+
+static int
+pack_matrix(packer_t *p, const enc_item_t *it, rows_t *r, eng_err_t *err)
+{
+    int       rc;
+    size_t    begin, end;
+    uint32_t  row, n;
+
+    for (row = 0; row < it->rows; row += n) {
+        n = it->rows - row < KERN_ROW_GROUP ? it->rows - row
+                                            : KERN_ROW_GROUP;
+        rc = read_rows(p, it, row, n, r, err);
+        if (rc != 0) {
+            return rc;
+        }
+        /* a group stands for itself: packed as a matrix of its own */
+        kern_packed_range(it->type, it->rows, it->cols, row, row + n, &begin,
+                          &end);
+        rc = kern_pack(it->type, n, it->cols, r->out,
+                       p->base + it->offset + begin, 0, n);
+        eng_assert(rc == KERN_OK && end <= it->bytes);
+    }
+
+    return 0;
+}
+
+
+static int
+pack_item(packer_t *p, const enc_item_t *it, rows_t *r, eng_err_t *err)
+{
+    int                  rc = 0;
+    float               *dst = (float *) (void *) (p->base + it->offset);
+    uint32_t             i, n;
+    const enc_tensor_t  *t;
+
+    if (it->kind == ENC_ITEM_MATRIX) {
+        return pack_matrix(p, it, r, err);
+    }
+    if (it->kind == ENC_ITEM_TABLE) {
+        /* a stretch at a time: a read has a limit */
+        for (i = 0; rc == 0 && i < it->rows; i += n) {
+            n = it->rows - i < 4096 ? it->rows - i : 4096;
+            rc = enc_src_rows(p->src, &it->part[0], i, n, p->base + it->offset
+                              + (size_t) i * it->part[0].row_bytes, err);
+        }
+        return rc;
+    }
+
+    for (i = 0; rc == 0 && i < it->n_parts; i++) {
+        t = &it->part[i];
+        rc = enc_src_rows(p->src, t, 0, 1, r->raw, err);
+        if (rc == 0) {
+            kern_gguf_row_f32(t->type, r->raw, t->cols, dst);
+        }
+        dst += t->cols;
+    }
+
+    return rc;
+}
+
+
+static void *
+pack_thread(void *arg)
+{
+    int                 rc;
+    size_t              most = 0;
+    rows_t              r;
+    uint32_t            i, k;
+    packer_t           *p = arg;
+    eng_err_t           err = { 0, "" };
+    const enc_item_t   *it;
+
+    for (i = 0; i < p->m->n_items; i++) {
+        for (k = 0, it = &p->m->item[i]; k < it->n_parts; k++) {
+            most = it->part[k].cols > most ? it->part[k].cols : most;
+        }
+    }
+    /* the widest format of all is 4 bytes a value */
+    r.raw = malloc(most * 4 + 64);
+    r.f32 = malloc(most * 4);
+    r.out = malloc(most * 4 * KERN_ROW_GROUP);
+    rc = r.raw == NULL || r.f32 == NULL || r.out == NULL
+         ? eng_fail(&err, ENG_ENOMEM, "no memory to pack weights") : 0;
+
+    /* relaxed: only the number is shared, joining publishes the rest */
+    while (rc == 0 && !atomic_load_explicit(&p->failed, memory_order_relaxed)
+           && (i = atomic_fetch_add_explicit(&p->next, 1,
+                                             memory_order_relaxed))
+              < p->m->n_items)
+    {
+        rc = pack_item(p, &p->m->item[i], &r, &err);
+    }
+
+    if (rc != 0) {
+        (void) pthread_mutex_lock(&p->lock);
+        p->err = err;
+        /* relaxed: a hint to stop early */
+        atomic_store_explicit(&p->failed, rc, memory_order_relaxed);
+        (void) pthread_mutex_unlock(&p->lock);
+    }
+    free(r.raw);
+    free(r.f32);
+    free(r.out);
+
+    return NULL;
+}
+
+
+static int
+pack_all(const enc_model_t *m, const enc_src_t *src, uint8_t *base,
+    uint32_t threads, eng_err_t *err)
+{
+    packer_t   p = { .m = m, .src = src, .base = base,
+                     .lock = PTHREAD_MUTEX_INITIALIZER };
+    uint32_t   i, n = 0;
+    pthread_t  tid[THREADS_MAX];
+
+    threads = threads == 0 ? 2 : threads;
+    threads = threads < THREADS_MAX ? threads : THREADS_MAX;
+    for (i = 1; i < threads; i++) {
+        if (pthread_create(&tid[n], NULL, pack_thread, &p) != 0) {
+            break;          /* fewer threads pack as well */
+        }
+        n++;
+    }
+    (void) pack_thread(&p);
+    for (i = 0; i < n; i++) {
+        (void) pthread_join(tid[i], NULL);
+    }
+
+    /* relaxed: the threads are gone */
+    if (atomic_load_explicit(&p.failed, memory_order_relaxed) != 0) {
+        *err = p.err;
+        return p.err.code;
+    }
+
+    return 0;
+}
+
+
+static void
+point(enc_model_t *m)
+{
+    uint32_t     i;
+    uint8_t     *at;
+    enc_item_t  *it;
+
+    for (i = 0; i < m->n_items; i++) {
+        it = &m->item[i];
+        at = m->image + it->offset;
+        switch (it->kind) {
+        case ENC_ITEM_MATRIX:
+            *it->to.matrix = (kern_weight_t) { it->type, it->rows, it->cols,
+                                               at };
+            break;
+        case ENC_ITEM_TABLE:
+            *it->to.table = (enc_table_t) { it->type, it->rows, it->cols,
+                                            it->part[0].row_bytes, at };
+            break;
+        default:
+            *it->to.vector = (const float *) (const void *) at;
+        }
+    }
+}
+
+
+static int
+header_fits(const enc_model_t *m, const uint8_t *image)
+{
+    header_t  h;
+
+    memcpy(&h, image, sizeof(h));
+
+    return h.magic == MAGIC && h.bytes == m->image_bytes
+           && h.hash == m->hash && h.version == ENC_VERSION
+           && h.layout == kern_layout_id();
+}
+
+
+/* A shared image is written by whoever has the lock and finds it empty. */
+static int
+fill_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
+    eng_err_t *err)
+{
+    int           rc;
+    header_t      h = { MAGIC, m->image_bytes, m->hash, ENC_VERSION,
+                        kern_layout_id() };
+    uint8_t      *p;
+    struct stat   st;
+
+    if (fstat(o->prepared_fd, &st) != 0
+        || (st.st_size != 0 && (uint64_t) st.st_size != m->image_bytes)
+        || (st.st_size == 0
+            && ftruncate(o->prepared_fd, (off_t) m->image_bytes) != 0))
+    {
+        return eng_fail(err, ENG_EINVAL, "prepared weights: the shared "
+                        "memory holds another model, or %s",
+                        strerror(errno));
+    }
+    p = mmap(NULL, m->image_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+             o->prepared_fd, 0);
+    if (p == MAP_FAILED) {
+        return eng_fail(err, ENG_ENOMEM, "prepared weights: %llu bytes: %s",
+                        (unsigned long long) m->image_bytes,
+                        strerror(errno));
+    }
+
+    rc = 0;
+    if (!header_fits(m, p)) {
+        if (o->before_pack != NULL) {
+            o->before_pack(o->before_pack_arg);
+        }
+        rc = pack_all(m, src, p, o->threads, err);
+        if (rc == 0) {
+            memcpy(p, &h, sizeof(h));
+        }
+    }
+    (void) munmap(p, m->image_bytes);
+
+    return rc;
+}
+
+
+static int
+load_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
+    eng_err_t *err)
+{
+    int           rc;
+    struct flock  lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    while ((rc = fcntl(o->prepared_fd, F_OFD_SETLKW, &lock)) != 0
+           && errno == EINTR)
+    {
+        /* once more */
+    }
+    if (rc != 0) {
+        return eng_fail(err, ENG_EIO, "prepared weights: cannot lock: %s",
+                        strerror(errno));
+    }
+    rc = fill_shared(m, src, o, err);
+    lock.l_type = F_UNLCK;
+    (void) fcntl(o->prepared_fd, F_OFD_SETLK, &lock);
+    if (rc != 0) {
+        return rc;
+    }
+
+    m->image = mmap(NULL, m->image_bytes, PROT_READ, MAP_SHARED,
+                    o->prepared_fd, 0);
+    if (m->image == MAP_FAILED) {
+        m->image = NULL;
+        return eng_fail(err, ENG_ENOMEM, "prepared weights: %s",
+                        strerror(errno));
+    }
+    /* huge pages where the kernel can; a hint */
+    (void) madvise(m->image, m->image_bytes, MADV_COLLAPSE);
+
+    return 0;
+}
+
+
+int
+enc_image_load(enc_model_t *m, const enc_src_t *src,
+    const enc_model_opts_t *o, eng_err_t *err)
+{
+    int  rc;
+
+    m->image_bytes = (m->image_bytes + 4095) & ~4095ull;
+    if (o->prepared_fd >= 0) {
+        rc = load_shared(m, src, o, err);
+        if (rc == 0) {
+            point(m);
+        }
+        return rc;
+    }
+
+    if (o->before_pack != NULL) {
+        o->before_pack(o->before_pack_arg);
+    }
+    m->image = mmap(NULL, m->image_bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m->image == MAP_FAILED) {
+        m->image = NULL;
+        return eng_fail(err, ENG_ENOMEM, "no memory for %llu bytes of "
+                        "weights", (unsigned long long) m->image_bytes);
+    }
+    (void) madvise(m->image, m->image_bytes, MADV_HUGEPAGE);
+    rc = pack_all(m, src, m->image, o->threads, err);
+    if (rc == 0) {
+        (void) mprotect(m->image, m->image_bytes, PROT_READ);
+        point(m);
+    }
+
+    return rc;
+}
+
+
+void
+enc_image_unload(enc_model_t *m)
+{
+    if (m->image != NULL) {
+        (void) munmap(m->image, m->image_bytes);
+        m->image = NULL;
+    }
+}

@@ -336,7 +336,7 @@ lay_out(tok_build_t *b, tok_t **t)
     }
     /* Loads of a word may reach 31 bytes over the end of the pool. */
     bytes = (at + 64 + 4095) & ~(size_t) 4095;
-    block = aligned_alloc(4096, bytes);
+    block = tok_block(bytes);
     if (block == NULL) {
         return no_memory(b);
     }

@@ -59,7 +59,7 @@ replace_text(tok_scratch_t *s, tok_vec_t *out, const uint8_t *p, size_t len,
     int             rc = 0;
 
     while (rc == 0 && from_len && (size_t) (end - p) >= from_len) {
-        hit = memmem(p, (size_t) (end - p), from, from_len);
+        hit = tok_find(p, (size_t) (end - p), from, from_len);
         if (hit == NULL) {
             break;
         }

@@ -366,6 +366,11 @@ merge_table(tok_build_t *b)
     memset(slot, 0xff, n * sizeof(*slot));
     v->n = n;
     for (i = 0; i < b->merges.n; i++) {
+        if (b->merges.n - i > 16) {
+            key = (uint64_t) m[i + 16].a << 32 | m[i + 16].b;
+            at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & mask;
+            __builtin_prefetch(&slot[at], 1);
+        }
         key = (uint64_t) m[i].a << 32 | m[i].b;
         at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & mask;
         while (slot[at].a != TOK_NO_ID

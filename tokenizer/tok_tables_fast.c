@@ -40,7 +40,7 @@ marks_lead(tok_build_t *b)
             at += 3;
         }
         while (at < n) {
-            hit = memmem(p + at, n - at, mark, 3);
+            hit = tok_find(p + at, n - at, (const uint8_t *) mark, 3);
             if (hit == NULL) {
                 break;
             }

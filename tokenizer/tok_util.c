@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -101,6 +102,30 @@ read_all(int fd, const char *path, char *buf, size_t len, tok_err_t *err)
 }
 
 
+/*
+ * Large blocks lie in large pages where the system has some: fewer faults
+ * while they are filled, fewer misses of the address cache afterwards.
+ */
+void *
+tok_block(size_t bytes)
+{
+    const size_t  page = 4096, large = 2u << 20;
+    void         *p;
+
+    if (bytes > SIZE_MAX / 2) {
+        return NULL;
+    }
+    if (bytes < 2 * large) {
+        return aligned_alloc(page, (bytes + page - 1) & ~(page - 1));
+    }
+    p = aligned_alloc(large, (bytes + large - 1) & ~(large - 1));
+    if (p != NULL) {
+        (void) madvise(p, bytes, MADV_HUGEPAGE);
+    }
+    return p;
+}
+
+
 int
 tok_read_file(const char *path, size_t max, char **data, size_t *len,
     tok_err_t *err)
@@ -123,7 +148,7 @@ tok_read_file(const char *path, size_t max, char **data, size_t *len,
         return tok_fail(err, TOK_E_LIMIT, "%s: %lld bytes, the limit is %zu",
                         path, (long long) st.st_size, max);
     }
-    buf = malloc((size_t) st.st_size + 1);
+    buf = tok_block((size_t) st.st_size + 1);
     if (buf == NULL) {
         (void) close(fd);
         return tok_fail(err, TOK_E_NOMEM, "%s: no memory for %lld bytes",

@@ -34,6 +34,9 @@ typedef struct {
 int tok_vec_room(tok_vec_t *v, size_t more, size_t size);
 void tok_vec_free(tok_vec_t *v);
 
+/* At least so many bytes, aligned to pages; for free(). */
+void *tok_block(size_t bytes);
+
 /* Whole file; *data is malloc'ed and has a NUL after its len bytes. */
 int tok_read_file(const char *path, size_t max, char **data, size_t *len,
     tok_err_t *err);
@@ -99,6 +102,24 @@ tok_same(const uint8_t *p, const uint8_t *q, size_t len)
                 | (tok_load64(p + len - 8) ^ tok_load64(q + len - 8))) == 0;
     }
     return tok_load_part(p, len) == tok_load_part(q, len);
+}
+
+
+/* memmem for texts of a few bytes, where its preparations would cost most. */
+static inline const uint8_t *
+tok_find(const uint8_t *p, size_t len, const uint8_t *what, size_t n)
+{
+    const uint8_t  *last = p + len - n;
+
+    if (len < n || n == 0 || len > 64) {
+        return n ? memmem(p, len, what, n) : p;
+    }
+    for (/* void */; p <= last; p++) {
+        if (*p == *what && memcmp(p, what, n) == 0) {
+            return p;
+        }
+    }
+    return NULL;
 }
 
 

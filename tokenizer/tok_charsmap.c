@@ -101,6 +101,8 @@ typedef struct {
     uint32_t  ri;                   /* regional indicators in a row */
     bool      pict;                 /* pictograph, then extenders only */
     bool      pict_zwj;             /* the same, then ZWJ */
+    bool      consonant;            /* one, then linkers and extenders */
+    bool      linked;               /* the same, a linker among them */
 } cluster_t;
 
 
@@ -111,9 +113,12 @@ is_control(uint32_t c)
 }
 
 
-/* UAX #29: whether there is a boundary before a character of class c. */
+/*
+ * UAX #29: whether there is a boundary before a character of class c that is
+ * k in a conjunct.
+ */
 static bool
-boundary(const cluster_t *s, uint32_t c)
+boundary(const cluster_t *s, uint32_t c, uint32_t k)
 {
     uint32_t  p = s->last;
 
@@ -136,7 +141,9 @@ boundary(const cluster_t *s, uint32_t c)
     {
         return false;
     }
-    if (s->pict_zwj && c == TOK_G_PICT) {
+    if ((s->pict_zwj && c == TOK_G_PICT)
+        || (s->linked && k == TOK_C_CONSONANT))
+    {
         return false;
     }
     return !(p == TOK_G_RI && c == TOK_G_RI && s->ri % 2 == 1);
@@ -144,8 +151,12 @@ boundary(const cluster_t *s, uint32_t c)
 
 
 static void
-advance(cluster_t *s, uint32_t c)
+advance(cluster_t *s, uint32_t c, uint32_t k)
 {
+    s->linked = s->consonant && (k == TOK_C_LINKER
+                                 || (s->linked && k == TOK_C_EXTEND));
+    s->consonant = k == TOK_C_CONSONANT
+                   || (s->consonant && k != TOK_C_NONE);
     s->pict_zwj = s->pict && c == TOK_G_ZWJ;
     s->pict = c == TOK_G_PICT || (s->pict && c == TOK_G_EXTEND);
     s->ri = c == TOK_G_RI ? s->ri + 1 : 0;
@@ -157,16 +168,19 @@ static size_t
 cluster_end(const uint8_t *p, size_t len)
 {
     cluster_t  s = { 0 };
-    uint32_t   c;
+    uint32_t   cp, c, k;
     size_t     at, n;
 
-    advance(&s, tok_cluster_class(tok_utf8_get(p, &at)));
+    cp = tok_utf8_get(p, &at);
+    advance(&s, tok_cluster_class(cp), tok_conjunct_class(cp));
     while (at < len) {
-        c = tok_cluster_class(tok_utf8_get(p + at, &n));
-        if (boundary(&s, c)) {
+        cp = tok_utf8_get(p + at, &n);
+        c = tok_cluster_class(cp);
+        k = tok_conjunct_class(cp);
+        if (boundary(&s, c, k)) {
             break;
         }
-        advance(&s, c);
+        advance(&s, c, k);
         at += n;
     }
     return at;

@@ -58,7 +58,14 @@ tok_script(uint32_t cp)
 uint32_t
 tok_cluster_class(uint32_t cp)
 {
-    return ROW(gcb, cp);
+    return ROW(gcb, cp) & 15u;
+}
+
+
+uint32_t
+tok_conjunct_class(uint32_t cp)
+{
+    return ROW(gcb, cp) >> 4;
 }
 
 

@@ -6,6 +6,7 @@ case and scripts, as the reference has them (see gen_classes.py).
     tokenizer/tools/gen_ucd.py > tokenizer/tok_ucd.inc
 """
 
+import struct
 import sys
 import unicodedata
 
@@ -109,26 +110,73 @@ def scripts():
     return out
 
 
+def charsmap(key):
+    """A Precompiled normalizer that makes "Q" of key and knows nothing else.
+    It looks up whole grapheme clusters of less than 6 bytes by their
+    beginning: what follows key inside its cluster disappears."""
+    units = [0] * (256 * (len(key) + 2))
+    units[0] = 256 << 10
+    base = 256
+    for i, byte in enumerate(key):
+        at = base ^ byte
+        base += 256
+        units[at] = (at ^ base) << 10 | byte
+    units[at] |= 1 << 8
+    units[base] = 1 << 31
+    trie = struct.pack("<%dI" % len(units), *units)
+    return normalizers.Precompiled(struct.pack("<I", len(trie)) + trie
+                                   + b"Q\0").normalize_str
+
+
 def graphemes():
-    """Grapheme cluster break classes, for the Precompiled normalizer."""
+    """Grapheme cluster break classes (low bits) and what a character is in
+    Indic conjuncts (1 consonant, 2 linker, 4 extender; above), for the
+    Precompiled normalizer: both asked of it.  MARK behind a character
+    disappears if that begins a cluster and stays if it belongs to the one
+    before."""
     names = ["Other", "CR", "LF", "Control", "Extend", "ZWJ", "RI",
-             "Prepend", "SpacingMark", "L", "V", "T", "LV", "LVT", "ExtPict",
-             "Linker", "Consonant"]
-    pats = {
-        "CR": r"\r", "LF": r"\n", "Control": r"\p{GCB=Control}",
-        "Extend": r"\p{GCB=Extend}", "ZWJ": "\u200d",
-        "RI": r"\p{GCB=Regional_Indicator}", "Prepend": r"\p{GCB=Prepend}",
-        "SpacingMark": r"\p{GCB=SpacingMark}", "L": r"\p{GCB=L}",
-        "V": r"\p{GCB=V}", "T": r"\p{GCB=T}", "LV": r"\p{GCB=LV}",
-        "LVT": r"\p{GCB=LVT}", "ExtPict": r"\p{Extended_Pictographic}",
-    }
+             "Prepend", "SpacingMark", "L", "V", "T", "LV", "LVT", "ExtPict"]
+    mark = "\u0301"
+    maps = {k: charsmap(k.encode()) for k in
+            "a\u2139\u0344\u1100\u1161\u11a8\u0958"}
+
+    def inside(before, key):
+        return maps[key](before + key + mark).endswith("Q" + mark)
+
+    def kind(c, ch):
+        if c in (10, 13, 0x200d):
+            return {10: "LF", 13: "CR", 0x200d: "ZWJ"}[c]
+        if 0x1f1e6 <= c <= 0x1f1ff:
+            return "RI"
+        if is_hangul(c):
+            return "LV" if (c - 0xac00) % 28 == 0 else "LVT"
+        if ch != "a" and maps["a"]("a" + ch) == "Q":
+            return "Extend" if inside("\u00a9" + ch + "\u200d", "\u2139") \
+                else "SpacingMark"
+        if inside(ch, "a"):
+            return "Prepend"
+        if not inside(ch, "\u0344"):
+            return "Control"
+        if inside(ch, "\u1100"):
+            return "L"
+        if inside(ch, "\u1161"):
+            return "V"
+        if inside(ch, "\u11a8"):
+            return "T"
+        return "ExtPict" if inside(ch + "\u200d", "\u2139") else "Other"
+
     out = [0] * N
-    comp = {k: regex.compile(p) for k, p in pats.items()}
     for c in CPS:
-        for k, p in comp.items():
-            if p.fullmatch(chr(c)):
-                out[c] = names.index(k)
-                break
+        ch = chr(c)
+        out[c] = names.index(kind(c, ch))
+        if inside(ch + "\u094d", "\u0958"):
+            out[c] |= 1 << 4
+        if out[c] & 15 not in (names.index("Extend"), names.index("ZWJ")):
+            continue
+        if inside("\u0915" + ch, "\u0958"):
+            out[c] |= 2 << 4
+        elif inside("\u0915\u094d" + ch, "\u0958"):
+            out[c] |= 4 << 4
     return out
 
 

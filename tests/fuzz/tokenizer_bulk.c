@@ -75,7 +75,8 @@ static const char *const  pieces[] = {
     "\xe2\x80\xa8", "\xe2\x80\x8b", "\xc4\xb0", "\xc3\x9f", "\xce\xa3",
     "\xef\xac\x81", "\xe0\xb8\xb3", "\xf0\x9f\x91\xa8\xe2\x80\x8d\xf0\x9f\x91"
     "\xa9", "\xd7\x90\xd6\xb7", "\xe0\xa4\x95\xe0\xa5\x8d\xe0\xa4\xb7", "=",
-    "==", "//", "/*", "();", "->", "\"", "'", "\\n", "\xe2\x80\x99s"
+    "==", "//", "/*", "();", "->", "\"", "'", "\\n", "\xe2\x80\x99s",
+    "\xe0\xa4\x95\xe0\xa5\x8d\xe0\xa5\x98\xcc\x81", "\xe2\x84\x85\xd7\x88"
 };
 
 
@@ -186,7 +187,7 @@ put_piece(bulk_t *b, uint8_t *p)
         return put_repeated(b, p);
     }
     if (k < 92) {
-        return put_real(b, p, 40);
+        return put_real(b, p, 16);
     }
     p[0] = (uint8_t) ('a' + rnd(b, 26));
     return 1;
@@ -240,8 +241,8 @@ put_text(bulk_t *b, uint8_t *p)
     uint32_t  k = rnd(b, 1000), n;
     size_t    len = 0;
 
-    if (k < 350) {
-        return change(b, p, put_real(b, p, 60));
+    if (k < 300) {
+        return change(b, p, put_real(b, p, rnd(b, 8) ? 16 : 80));
     }
     if (k < 354) {                  /* one long word or run */
         for (n = 20 + rnd(b, 400); n > 0; n--) {
@@ -253,11 +254,8 @@ put_text(bulk_t *b, uint8_t *p)
     if (k < 358) {                  /* a long text */
         n = 20 + rnd(b, 60);
 
-    } else if (k < 450) {
-        n = 1;
-
-    } else {
-        n = 2 + rnd(b, 7);
+    } else {                        /* mostly short: more borders a second */
+        n = 1 + rnd(b, rnd(b, 10) ? 4 : 16);
     }
     while (n-- > 0) {
         len += put_piece(b, p + len);
@@ -275,7 +273,8 @@ BULK_API uint32_t bulk_check(bulk_t *b, unsigned flags, const uint32_t *ids,
 BULK_API uint32_t bulk_check_text(bulk_t *b, const uint32_t *ids,
     const uint32_t *counts, unsigned flags, const uint8_t *text,
     const uint32_t *lens, uint32_t *bad, uint32_t bad_max);
-BULK_API tok_t *bulk_tok(bulk_t *b);
+BULK_API long bulk_ids(bulk_t *b, const char *text, size_t len,
+    unsigned flags, uint32_t *ids, size_t max);
 
 
 /* Makes n texts; they lie in one piece with a separator between them. */
@@ -451,8 +450,20 @@ bulk_new(const char *path, uint64_t seed, const uint8_t *corpus,
 }
 
 
-tok_t *
-bulk_tok(bulk_t *b)
+/* One text's ids; their number, or -1. */
+long
+bulk_ids(bulk_t *b, const char *text, size_t len, unsigned flags,
+    uint32_t *ids, size_t max)
 {
-    return b->t;
+    tok_result_t  r;
+
+    if (tok_encode(b->t, b->s, text, len, flags | TOK_NO_TRUNCATION
+                   | TOK_NO_PADDING, &r) != 0 || r.n > max)
+    {
+        return -1;
+    }
+    if (r.n) {
+        memcpy(ids, r.ids, r.n * sizeof(*ids));
+    }
+    return (long) r.n;
 }

@@ -70,7 +70,7 @@ def two_stage(name, ctype, values):
 
 
 def dump(head, values):
-    print(head + " = {")
+    print("\n" + head + " = {")
     line = "   "
     for v in values:
         item = " %d," % v
@@ -78,7 +78,7 @@ def dump(head, values):
             print(line)
             line = "   "
         line += item
-    print(line + "\n};\n")
+    print(line + "\n};")
 
 
 def scripts():
@@ -209,7 +209,7 @@ def main():
         if low != ch:
             lower[c] = intern(low)
     ccc = combining()
-    print("/* Written by tools/gen_ucd.py; do not edit. */\n")
+    print("/* Written by tools/gen_ucd.py; do not edit. */")
     dump("static const uint32_t tok_ucd_pool[%d]" % len(pool), pool)
 
     def by_index(name, values):

@@ -1,8 +1,9 @@
 /*
  * infer score: the distribution after every position of given ids.  One JSON
  * object per line on stdin, {"ids":[...],"top":5}; one per line on stdout,
- * {"top":[[[id,logprob],...],...]}, where entry k is the distribution after
- * ids[0..k].
+ * {"top":[[[id,logprob],...],...],"next":[logprob,...]}, where entry k of
+ * "top" is the distribution after ids[0..k] and entry k of "next" what it
+ * gives ids[k + 1].
  */
 
 #include <inttypes.h>
@@ -29,6 +30,7 @@ static const char  usage_text[] =
 typedef struct {
     eng_t      e;
     uint32_t  *ids;               /* [ctx_len]                               */
+    float     *next;              /* [ctx_len]: log probability of ids[i+1]  */
     uint32_t   n;
     uint32_t   top;
 } score_t;
@@ -99,6 +101,17 @@ print_top(const score_t *s, const float *logits)
 }
 
 
+static void
+print_next(const score_t *s)
+{
+    uint32_t  i;
+
+    for (i = 0; i + 1 < s->n; i++) {
+        printf("%s%.6f", i > 0 ? "," : "", (double) s->next[i]);
+    }
+}
+
+
 static int
 score_ids(score_t *s)
 {
@@ -124,8 +137,15 @@ score_ids(score_t *s)
                 putchar(',');
             }
             print_top(s, logits[i]);
+            if (at + i + 1 < s->n && s->ids[at + i + 1] < s->e.limits.vocab) {
+                s->next[at + i] = logits[i][s->ids[at + i + 1]]
+                                  - kern_logsumexp(logits[i],
+                                                   s->e.limits.vocab);
+            }
         }
     }
+    printf("],\"next\":[");
+    print_next(s);
     puts("]}");
     fflush(stdout);
     eng_seq_close(&s->e, seq);
@@ -176,8 +196,9 @@ score_all(eng_model_t *model, long threads)
     }
 
     s.ids = calloc(s.e.limits.ctx_len, sizeof(s.ids[0]));
+    s.next = calloc(s.e.limits.ctx_len, sizeof(s.next[0]));
     line = malloc(LINE_MAX_B);
-    if (s.ids == NULL || line == NULL) {
+    if (s.ids == NULL || s.next == NULL || line == NULL) {
         cli_error(NAME, "no memory");
         rc = CLI_FAILED;
     }
@@ -187,6 +208,7 @@ score_all(eng_model_t *model, long threads)
         }
     }
     free(s.ids);
+    free(s.next);
     free(line);
     eng_destroy(&s.e);
 

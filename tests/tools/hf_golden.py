@@ -96,6 +96,8 @@ def nested(config):
 
 
 def main():
+    if sys.argv[1:] == ["more"]:
+        return more()
     case("llama3 scaling", tf.LlamaConfig(
         **SMALL, tie_word_embeddings=False, rope_theta=5000.0,
         rope_scaling={"rope_type": "llama3", "factor": 8.0,
@@ -122,7 +124,27 @@ def main():
     case("gemma3", gemma3, "BF16")
     case("gemma3 with a tower", gemma3, "F32", change=nested,
          rename=lambda n: "language_model." + n)
+    more()
     return 0
+
+
+def more():
+    """Fused matrices and experts."""
+    case("phi3", tf.Phi3Config(**SMALL, sliding_window=8), "BF16")
+    case("phi3 longrope", tf.Phi3Config(
+        **SMALL, original_max_position_embeddings=32,
+        rope_scaling={"type": "longrope",
+                      "short_factor": [1 + i / 16 for i in range(8)],
+                      "long_factor": [1.5 + i for i in range(8)]}))
+    case("mixtral", tf.MixtralConfig(
+        **SMALL, num_local_experts=4, num_experts_per_tok=2,
+        sliding_window=16), "BF16", shards=2)
+    case("qwen2_moe", tf.Qwen2MoeConfig(
+        **SMALL, num_experts=6, num_experts_per_tok=3,
+        moe_intermediate_size=32, shared_expert_intermediate_size=64))
+    case("qwen3_moe", tf.Qwen3MoeConfig(
+        **SMALL, head_dim=32, num_experts=6, num_experts_per_tok=2,
+        moe_intermediate_size=64, norm_topk_prob=True), "F16")
 
 
 if __name__ == "__main__":

@@ -292,8 +292,10 @@ read_expert_sizes(reader_t *r, eng_hp_t *hp)
 static int
 read_experts(reader_t *r, eng_hp_t *hp)
 {
-    int       rc;
-    uint64_t  rows;
+    int                    rc;
+    char                   full[ENG_NAME_MAX];
+    uint64_t               rows;
+    const eng_gguf_key_t  *k;
 
     rc = get_u32(r, "expert_count", hp->arch->flags & ENG_ARCH_EXPERTS ? 1 : 0,
                  hp->arch->flags & ENG_ARCH_EXPERTS ? 1 : 0, ENG_EXPERTS_MAX,
@@ -312,6 +314,10 @@ read_experts(reader_t *r, eng_hp_t *hp)
     }
 
     hp->experts_norm = (hp->arch->flags & ENG_ARCH_EXPERTS_NORM) != 0;
+    k = arch_key(r, "expert_weights_norm", full, sizeof(full));
+    if (k != NULL && (k->kind == ENG_GGUF_BOOL || k->kind == ENG_GGUF_U32)) {
+        hp->experts_norm = k->v.u != 0;
+    }
     rows = hp->ff_exp > hp->embd ? hp->ff_exp : hp->embd;
     if (hp->ff_exp == 0 || hp->ff_exp % 32 != 0 || hp->ff_shared % 32 != 0
         || rows * hp->experts > KERN_ROWS_MAX)

@@ -28,6 +28,7 @@
 #define ENG_HF_INTERLEAVE  0x02u  /* q and k rows for the order "normal"     */
 #define ENG_HF_WINDOW      0x04u  /* "sliding_window" counts                 */
 #define ENG_HF_NESTED      0x08u  /* sizes in "text_config"                  */
+#define ENG_HF_TOPK_NORM   0x20u  /* experts, "norm_topk_prob" counts        */
 #define ENG_HF_NOT_GEMMA   0x10u  /* in name tables: any other family        */
 
 typedef struct {

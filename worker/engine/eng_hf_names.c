@@ -52,6 +52,20 @@ static const name_t  layer_names[] = {
     { "mlp.gate_proj.weight", "ffn_gate.weight", 0, 0 },
     { "mlp.up_proj.weight", "ffn_up.weight", 0, 0 },
     { "mlp.down_proj.weight", "ffn_down.weight", 0, 0 },
+    { "self_attn.qkv_proj.weight", "attn_qkv.weight", 0, 0 },
+    { "mlp.gate_up_proj.weight", "ffn_up.weight", 0, 0 },
+    { "block_sparse_moe.gate.weight", "ffn_gate_inp.weight", 0, 0 },
+    { "block_sparse_moe.experts.*.w1.weight", "ffn_gate_exps.weight", 0, 0 },
+    { "block_sparse_moe.experts.*.w3.weight", "ffn_up_exps.weight", 0, 0 },
+    { "block_sparse_moe.experts.*.w2.weight", "ffn_down_exps.weight", 0, 0 },
+    { "mlp.gate.weight", "ffn_gate_inp.weight", 0, 0 },
+    { "mlp.experts.*.gate_proj.weight", "ffn_gate_exps.weight", 0, 0 },
+    { "mlp.experts.*.up_proj.weight", "ffn_up_exps.weight", 0, 0 },
+    { "mlp.experts.*.down_proj.weight", "ffn_down_exps.weight", 0, 0 },
+    { "mlp.shared_expert_gate.weight", "ffn_gate_inp_shexp.weight", 0, 0 },
+    { "mlp.shared_expert.gate_proj.weight", "ffn_gate_shexp.weight", 0, 0 },
+    { "mlp.shared_expert.up_proj.weight", "ffn_up_shexp.weight", 0, 0 },
+    { "mlp.shared_expert.down_proj.weight", "ffn_down_shexp.weight", 0, 0 },
 };
 
 #define N_TOP    (sizeof(top_names) / sizeof(top_names[0]))

@@ -40,6 +40,7 @@ typedef struct {
     ngx_str_t                       template;
     ngx_str_t                       precision;
     ngx_str_t                       quantize;
+    ngx_str_t                       kv_type;
     ngx_str_t                       affinity;
     ngx_str_t                       socket;     /* path, NUL-terminated */
     ngx_uint_t                      workers;

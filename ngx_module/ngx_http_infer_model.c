@@ -35,6 +35,8 @@ static char *ngx_http_infer_item_word(ngx_conf_t *cf,
     ngx_http_infer_item_t *item, ngx_http_infer_model_t *model);
 static char *ngx_http_infer_item_queue(ngx_conf_t *cf,
     ngx_http_infer_item_t *item, ngx_http_infer_model_t *model);
+static char *ngx_http_infer_item_kv(ngx_conf_t *cf,
+    ngx_http_infer_item_t *item, ngx_http_infer_model_t *model);
 static char *ngx_http_infer_item_null(ngx_conf_t *cf,
     ngx_http_infer_item_t *item, ngx_http_infer_model_t *model);
 static ngx_int_t ngx_http_infer_model_text(ngx_conf_t *cf,
@@ -56,7 +58,7 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
     { ngx_string("batch"), ngx_http_infer_item_number, at(batch), 1, 4096 },
     { ngx_string("sequences"), ngx_http_infer_item_number, at(sequences),
       1, 1024 },
-    { ngx_string("kv_cache"), ngx_http_infer_item_number, at(kv_bytes),
+    { ngx_string("kv_cache"), ngx_http_infer_item_kv, at(kv_bytes),
       1 << 20, (ngx_int_t) 1 << 40 },
     { ngx_string("prefix_cache"), ngx_http_infer_item_flag,
       at(prefix_cache), 0, 0 },
@@ -101,6 +103,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
 
     ngx_str_set(&model->precision, "default");
     ngx_str_set(&model->quantize, "-");
+    ngx_str_set(&model->kv_type, "f16");
     ngx_str_set(&model->affinity, "-");
     ngx_str_set(&model->template, "-");
 }
@@ -240,6 +243,7 @@ ngx_http_infer_model_item(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
         }
 
         if (item->set != ngx_http_infer_item_queue
+            && item->set != ngx_http_infer_item_kv
             && item->set != ngx_http_infer_item_null
             && cf->args->nelts != 2)
         {
@@ -548,6 +552,43 @@ ngx_http_infer_item_queue(ngx_conf_t *cf, ngx_http_infer_item_t *item,
 }
 
 
+/* kv_cache [size] [f16|q8_0] */
+static char *
+ngx_http_infer_item_kv(ngx_conf_t *cf, ngx_http_infer_item_t *item,
+    ngx_http_infer_model_t *model)
+{
+    ngx_str_t   *value;
+    ngx_uint_t   i, word, words, sizes;
+
+    value = cf->args->elts;
+    words = sizes = 0;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        word = ngx_strcmp(value[i].data, "f16") == 0
+               || ngx_strcmp(value[i].data, "q8_0") == 0;
+        words += word;
+        sizes += !word;
+
+        if (words > 1 || sizes > 1) {
+            return ngx_http_infer_item_bad(cf, &value[i]);
+        }
+
+        if (word) {
+            model->kv_type = value[i];
+
+        } else if (ngx_http_infer_number(cf, "kv_cache", &value[i], item->min,
+                                         item->max, &model->kv_bytes)
+                   != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return words + sizes == 0 ? ngx_http_infer_item_bad(cf, &value[0])
+                              : NGX_CONF_OK;
+}
+
+
 /* null [tokens=N] [delay=T] */
 static char *
 ngx_http_infer_item_null(ngx_conf_t *cf, ngx_http_infer_item_t *item,
@@ -651,12 +692,12 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
                      "name %V\nfile %V\nworkers %ui\nthreads %ui\n"
                      "context %ui\nbatch %ui\nsequences %ui\nkv_bytes %ui\n"
                      "prefix_cache %ui\nqueue_requests %ui\n"
-                     "queue_tokens %ui\ncache %V\nprecision %V\n",
+                     "queue_tokens %ui\ncache %V\nprecision %V\nkv_type %V\n",
                      &model->name, &model->file, model->workers,
                      model->threads, model->context, model->batch,
                      model->sequences, model->kv_bytes, model->prefix_cache,
                      model->queue_requests, model->queue_tokens,
-                     &model->cache, &model->precision);
+                     &model->cache, &model->precision, &model->kv_type);
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
                      "template %V\nquantize %V\nnice %ui\nspin_us %ui\n"

@@ -19,6 +19,7 @@ typedef enum {
     KEY_TEXT,                       /* max is the size of the field */
     KEY_PATH,                       /* the same, "-" and "off" are empty */
     KEY_PRECISION,
+    KEY_KV_TYPE,
     KEY_CPUS
 } key_kind_t;
 
@@ -41,6 +42,7 @@ static const conf_key_t  keys[] = {
     { "sequences", KEY_U32, AT(sequences), 1, 1024, 64 },
     { "kv_bytes", KEY_U64, AT(kv_bytes), 0, 1ull << 40, 0 },
     { "prefix_cache", KEY_U32, AT(prefix_cache), 0, 1, 1 },
+    { "kv_type", KEY_KV_TYPE, AT(kv_q8), 0, 0, 0 },
     { "queue_requests", KEY_U32, AT(queue_requests), 0, 65536, 256 },
     { "queue_tokens", KEY_U32, AT(queue_tokens), 0, 1 << 30, 65536 },
     { "cache", KEY_PATH, AT(cache), 0, WRK_CONF_PATH_MAX, 0 },
@@ -210,6 +212,16 @@ set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
             conf->exact = 1;
         } else {
             return fail(err, "precision is \"default\" or \"exact\"");
+        }
+        return 0;
+
+    case KEY_KV_TYPE:
+        if (len == 3 && memcmp(value, "f16", 3) == 0) {
+            conf->kv_q8 = 0;
+        } else if (len == 4 && memcmp(value, "q8_0", 4) == 0) {
+            conf->kv_q8 = 1;
+        } else {
+            return fail(err, "kv_type is \"f16\" or \"q8_0\"");
         }
         return 0;
 

@@ -222,6 +222,7 @@ model_options(const wrk_conf_t *conf, int prepared_fd, eng_model_opts_t *mo)
     *mo = init;
     mo->threads = conf->threads;
     mo->precision = conf->exact ? ENG_PREC_EXACT : ENG_PREC_INT8;
+    mo->kv_type = conf->kv_q8 ? ENG_KV_Q8_0 : ENG_KV_F16;
     mo->cache_dir = conf->cache[0] != '\0' ? conf->cache : NULL;
     mo->prepared_fd = prepared_fd;
     mo->quantize = conf->quantize[0] != '\0' ? conf->quantize : NULL;

@@ -37,7 +37,7 @@ def test_three_lines_are_enough(check):
 def test_every_directive(check):
     status, text = check(model_block("""
         workers 2; threads 1; context 2048; batch 256; sequences 8;
-        kv_cache 64m; queue 32 tokens=8k timeout=5s; cache off;
+        kv_cache 64m q8_0; queue 32 tokens=8k timeout=5s; cache off;
         precision exact; nice 5; spin 50us; affinity 0; io_uring off;
         slots 100; payload 4m;""") + """
         infer_timeout 30s; infer_max_tokens 100; infer_buffer_size 8k;
@@ -53,6 +53,10 @@ def test_every_directive(check):
     ("context 2000000;", ["context"]),
     ("sequences 1025;", ["sequences"]),
     ("kv_cache 5;", ["kv_cache"]),
+    ("kv_cache;", ["kv_cache"]),
+    ("kv_cache 64m 32m;", ["32m"]),
+    ("kv_cache f16 q8_0;", ["q8_0"]),
+    ("kv_cache q4_0;", ["kv_cache", "q4_0"]),
     ("queue;", ["queue"]),
     ("queue 5 tokens=x;", ["queue tokens"]),
     ("queue 5 timeout=0;", ["timeout=0"]),

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_step.h"
 
 #define QUERIES_MIN   16u         /* of an attention task                    */
@@ -61,9 +62,16 @@ place_token(eng_view_t *v, const eng_layer_t *l, uint32_t i, uint32_t col,
 }
 
 
-static void
-attend(eng_view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
-    uint32_t q1)
+static uint32_t
+window_of(const eng_view_t *v, uint32_t i)
+{
+    return eng_layer_windowed(v->hp, i) ? v->hp->window : 0;
+}
+
+
+/* The attention of a segment in layer i. */
+static kern_attn_t
+attention_of(const eng_view_t *v, uint32_t i, const eng_seg_t *s)
 {
     eng_ctx_t    *x = v->x;
     kern_attn_t   a;
@@ -75,7 +83,7 @@ attend(eng_view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
     a.head_dim = v->hp->head_dim;
     a.scale = v->hp->attn_scale;
     a.softcap = v->hp->attn_softcap;
-    a.window = eng_layer_windowed(v->hp, i) ? v->hp->window : 0;
+    a.window = window_of(v, i);
     a.causal = 1;
     a.n_query = s->n;
     a.pos = s->pos;
@@ -87,7 +95,7 @@ attend(eng_view_t *v, uint32_t i, const eng_seg_t *s, uint32_t h, uint32_t q0,
     a.pages = x->kv.seq[s->seq].address;
     a.page_offset = x->plan.layer_page_bytes * i;
 
-    kern_attn(&a, h, h + 1, q0, q1);
+    return a;
 }
 
 
@@ -118,6 +126,7 @@ deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place)
     double            all = 0, done = 0, cost;
     uint32_t          s, h, q0, q1, step, owner, heads = v->hp->heads_kv;
     eng_ctx_t        *x = v->x;
+    kern_attn_t       a;
     const eng_seg_t  *g;
 
     for (s = 0; s < x->n_seg; s++) {
@@ -146,7 +155,8 @@ deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place)
                                 h + 1);
                 }
                 if (i + 1 < v->hp->layers || any_wanted(x, g, q0, q1)) {
-                    attend(v, i, g, h, q0, q1);
+                    a = attention_of(v, i, g);
+                    kern_attn(&a, h, h + 1, q0, q1);
                 }
             }
         }
@@ -154,14 +164,99 @@ deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place)
 }
 
 
+/* Blocks of positions that a single token sees in layer i. */
+static uint32_t
+blocks_of(const eng_view_t *v, uint32_t i, const eng_seg_t *g,
+    uint32_t *first)
+{
+    uint32_t  window = window_of(v, i);
+
+    *first = window > 0 && g->pos >= window
+             ? (g->pos - window + 1) / KERN_ATTN_BLOCK : 0;
+
+    return g->pos / KERN_ATTN_BLOCK - *first + 1;
+}
+
+
+/*
+ * Whether blocks are dealt instead of whole heads: the result is the same,
+ * but it takes two more barriers.
+ */
+static int
+by_blocks(const eng_view_t *v, uint32_t i)
+{
+    uint32_t          s, first;
+    const eng_ctx_t  *x = v->x;
+
+    if (!x->decode_only || v->threads == 1
+        || x->n_seg * v->hp->heads_kv > ENG_SPLIT_TASKS * v->threads)
+    {
+        return 0;
+    }
+    for (s = 0; s < x->n_seg; s++) {
+        if (blocks_of(v, i, &x->seg[s], &first) > 2) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* Single tokens: every (sequence, kv head, block) is a task; then every
+   (sequence, kv head) puts its blocks together. */
+static void
+deal_blocks(eng_view_t *v, uint32_t i)
+{
+    float            *part;
+    size_t            step = KERN_ATTN_PART(v->hp->head_dim)
+                             * (v->hp->heads / v->hp->heads_kv);
+    uint32_t          s, h, b, n, first, t0, t1, at = 0, all = 0;
+    uint32_t          heads = v->hp->heads_kv;
+    eng_ctx_t        *x = v->x;
+    kern_attn_t       a;
+
+    for (s = 0; s < x->n_seg; s++) {
+        all += blocks_of(v, i, &x->seg[s], &first) * heads;
+    }
+    eng_split(all, v->thread, v->threads, &t0, &t1);
+
+    for (s = 0; s < x->n_seg; s++) {
+        n = blocks_of(v, i, &x->seg[s], &first);
+        eng_assert(n <= eng_split_blocks(&x->plan));
+        a = attention_of(v, i, &x->seg[s]);
+        for (h = 0; h < heads; h++) {
+            part = x->part + (s * heads + h) * step
+                             * eng_split_blocks(&x->plan);
+            for (b = 0; b < n; b++, at++) {
+                if (at >= t0 && at < t1) {
+                    kern_attn_part(&a, h, first + b, part + b * step);
+                }
+            }
+        }
+    }
+    eng_sync_all(v);
+
+    eng_split(x->n_seg * heads, v->thread, v->threads, &t0, &t1);
+    for (at = t0; at < t1; at++) {
+        s = at / heads;
+        a = attention_of(v, i, &x->seg[s]);
+        n = blocks_of(v, i, &x->seg[s], &first);
+        kern_attn_merge(&a, at % heads, n, x->part + at * step
+                                           * eng_split_blocks(&x->plan));
+    }
+}
+
+
 void
 eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i)
 {
+    int               blocks = by_blocks(v, i);
     uint32_t          s, c;
     eng_ctx_t        *x = v->x;
     const eng_seg_t  *g;
 
-    if (!x->decode_only) {
+    if (!x->decode_only || blocks) {
         for (s = 0; s < x->n_seg; s++) {
             g = &x->seg[s];
             for (c = g->first; c < g->first + g->n; c++) {
@@ -174,5 +269,9 @@ eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i)
         eng_sync_all(v);
     }
 
-    deal_tasks(v, l, i, x->decode_only);
+    if (blocks) {
+        deal_blocks(v, i);
+    } else {
+        deal_tasks(v, l, i, x->decode_only);
+    }
 }

@@ -113,6 +113,9 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
     x->act = carve(&c, act_floats(hp, n), sizeof(float));
     x->att = carve(&c, n, nq * sizeof(float));
     x->sub = carve(&c, n, hp->embd * sizeof(float));
+    x->part = carve(&c, (uint64_t) ENG_SPLIT_TASKS * plan->threads
+                    * eng_split_blocks(plan), KERN_ATTN_PART(hp->head_dim)
+                    * (hp->heads / hp->heads_kv) * sizeof(float));
     x->rope = carve(&c, n, 2 * hp->rot_dim * sizeof(float));
     x->logits = carve(&c, w, hp->vocab * sizeof(float));
     x->tok = carve(&c, n, sizeof(eng_tok_t));

@@ -16,6 +16,10 @@
    two threads: 6 to 9 % of a step for 2 to 8 tokens, a loss from 16 on). */
 #define ENG_REDUNDANT_MAX  8u
 
+/* A step of single tokens with at most this many (sequence, kv head) pairs per
+   thread deals long contexts out by blocks of positions. */
+#define ENG_SPLIT_TASKS  4u
+
 /* Tokens of one sequence in a batch. */
 typedef struct {
     uint32_t  seq;
@@ -54,6 +58,7 @@ typedef struct {
     float     *act;               /* [M][...]: q|k|v, gate|up, moving columns */
     float     *att;               /* [M][heads * head_dim]                   */
     float     *sub;               /* [M][embd]: output of o and down         */
+    float     *part;              /* [pairs][blocks][group][KERN_ATTN_PART]  */
     float     *rope;              /* [M][2 tables][cos|sin][rot_dim / 2]     */
     float     *logits;            /* [W][vocab]                              */
     uint8_t   *panel[2];          /* M columns, one memory per kind          */
@@ -91,6 +96,15 @@ eng_panel_column(const eng_model_t *m, uint32_t kind, uint32_t k)
     return (kern_panel_bytes(eng_panel_kind(m, (kern_panel_kind_t) kind),
                              1, k) + KERN_ALIGN - 1)
            / KERN_ALIGN * KERN_ALIGN;
+}
+
+
+/* Blocks of positions that one sequence can have; none with one thread. */
+static inline uint32_t
+eng_split_blocks(const eng_plan_t *plan)
+{
+    return plan->threads == 1 ? 0 : (plan->limits.ctx_len - 1)
+                                    / KERN_ATTN_BLOCK + 1;
 }
 
 /* Runs the step; eng_pool_fn_t, arg is the eng_ctx_t. */

@@ -379,14 +379,19 @@ kern_softmax(float *y, const float *x, uint32_t n)
 size_t
 kern_kv_page_bytes(kern_kvtype_t type, uint32_t n_kv_head, uint32_t head_dim)
 {
-    if (type != KERN_KV_F16 || n_kv_head == 0 || n_kv_head > 4096
+    if ((unsigned) type >= KERN_KV_N || n_kv_head == 0 || n_kv_head > 4096
         || head_dim == 0 || head_dim > KERN_HEAD_MAX || head_dim % 8 != 0)
     {
         return 0;
     }
 
     /* 32 positions * (key + value) * 2 bytes = 128 bytes per dimension */
-    return (size_t) n_kv_head * head_dim * KERN_KV_PAGE * 4;
+    if (type == KERN_KV_F16) {
+        return (size_t) n_kv_head * head_dim * KERN_KV_PAGE * 4;
+    }
+
+    return n_kv_head * ((size_t) head_dim * KERN_KV_PAGE * 2
+                        + KERN_KV_SCALES(head_dim) * 2 * sizeof(uint16_t));
 }
 
 
@@ -402,21 +407,50 @@ kern_kv_append(kern_kvtype_t type, void *page, uint32_t slot,
 }
 
 
+static void
+kern_attn_check(const kern_attn_t *a)
+{
+    KERN_ASSERT(kern_kv_page_bytes(a->type, a->n_kv_head, a->head_dim) != 0);
+    KERN_ASSERT(a->n_head > 0 && a->n_head % a->n_kv_head == 0);
+    KERN_ASSERT(a->n_key > 0 && a->page_offset % KERN_ALIGN == 0);
+    KERN_ASSERT(!a->causal || (a->n_key >= a->n_query
+                               && a->pos <= a->n_key - a->n_query));
+}
+
+
 void
 kern_attn(const kern_attn_t *a, uint32_t kvh_begin, uint32_t kvh_end,
     uint32_t q_begin, uint32_t q_end)
 {
-    KERN_ASSERT(kern_kv_page_bytes(a->type, a->n_kv_head, a->head_dim) != 0);
-    KERN_ASSERT(a->n_head > 0 && a->n_head % a->n_kv_head == 0);
+    kern_attn_check(a);
     KERN_ASSERT(kvh_begin <= kvh_end && kvh_end <= a->n_kv_head);
     KERN_ASSERT(q_begin <= q_end && q_end <= a->n_query);
-    KERN_ASSERT(a->n_key > 0 && a->page_offset % KERN_ALIGN == 0);
-    KERN_ASSERT(!a->causal || (a->n_key >= a->n_query
-                               && a->pos <= a->n_key - a->n_query));
 
     for (uint32_t h = kvh_begin; h < kvh_end; h++) {
         kern_ops.attn(a, h, q_begin, q_end);
     }
+}
+
+
+void
+kern_attn_part(const kern_attn_t *a, uint32_t kvh, uint32_t block,
+    float *part)
+{
+    kern_attn_check(a);
+    KERN_ASSERT(kvh < a->n_kv_head && a->n_query == 1);
+
+    kern_ops.attn_part(a, kvh, block, part);
+}
+
+
+void
+kern_attn_merge(const kern_attn_t *a, uint32_t kvh, uint32_t blocks,
+    const float *part)
+{
+    kern_attn_check(a);
+    KERN_ASSERT(kvh < a->n_kv_head && a->n_query == 1 && blocks > 0);
+
+    kern_ops.attn_merge(a, kvh, blocks, part);
 }
 
 

@@ -37,6 +37,7 @@
 #include "worker/kernels/kern_f16.h"
 
 #define KERN_SLICE      8u      /* columns per slice of a panel */
+#define KERN_ATTN_PAGES (KERN_ATTN_BLOCK / KERN_KV_PAGE)
 #define KERN_STRETCH    32u     /* blocks expanded at a time: 24 KB */
 
 /* Stays on in release; the process that asserts dies and is replaced. */

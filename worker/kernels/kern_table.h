@@ -45,6 +45,10 @@ typedef void (*kern_full_pack_pt)(float *dst, const float *k, size_t ldk,
     uint32_t n, uint32_t head_dim);
 typedef void (*kern_full_pt)(const kern_full_t *a, uint32_t begin,
     uint32_t end);
+typedef void (*kern_attn_part_pt)(const kern_attn_t *a, uint32_t kvh,
+    uint32_t block, float *part);
+typedef void (*kern_attn_merge_pt)(const kern_attn_t *a, uint32_t kvh,
+    uint32_t blocks, const float *part);
 
 /* One member per operation; matmul_<type> members per weight type. */
 typedef struct {

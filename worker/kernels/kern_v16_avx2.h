@@ -53,35 +53,20 @@ v_seti(int32_t a)
     return (v16i) { _mm256_set1_epi32(a), _mm256_set1_epi32(a) };
 }
 
-V_FN v16i
-v_addi(v16i a, v16i b)
-{
-    return (v16i) { _mm256_add_epi32(a.l, b.l), _mm256_add_epi32(a.h, b.h) };
+#define V_2I(op, a, b)   ((v16i) { op((a).l, (b).l), op((a).h, (b).h) })
+V_FN v16i v_addi(v16i a, v16i b) { return V_2I(_mm256_add_epi32, a, b); }
+V_FN v16i v_subi(v16i a, v16i b) { return V_2I(_mm256_sub_epi32, a, b); }
+
+#define V_SHIFT(name, op, n)                                                  \
+V_FN v16i                                                                     \
+name(v16i a)                                                                  \
+{                                                                             \
+    return (v16i) { op(a.l, n), op(a.h, n) };                                 \
 }
 
-V_FN v16i
-v_subi(v16i a, v16i b)
-{
-    return (v16i) { _mm256_sub_epi32(a.l, b.l), _mm256_sub_epi32(a.h, b.h) };
-}
-
-V_FN v16i
-v_shl7(v16i a)
-{
-    return (v16i) { _mm256_slli_epi32(a.l, 7), _mm256_slli_epi32(a.h, 7) };
-}
-
-V_FN v16i
-v_sar7(v16i a)
-{
-    return (v16i) { _mm256_srai_epi32(a.l, 7), _mm256_srai_epi32(a.h, 7) };
-}
-
-V_FN v16i
-v_shl23(v16i a)
-{
-    return (v16i) { _mm256_slli_epi32(a.l, 23), _mm256_slli_epi32(a.h, 23) };
-}
+V_SHIFT(v_shl7, _mm256_slli_epi32, 7)
+V_SHIFT(v_shl23, _mm256_slli_epi32, 23)
+V_SHIFT(v_sar7, _mm256_srai_epi32, 7)
 
 V_FN v16
 v_bits(v16i a)
@@ -154,6 +139,25 @@ v_loadh8(const uint16_t *p)
 {
     return (v16) { _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)),
                    _mm256_setzero_ps() };
+}
+
+V_FN __m256
+v_loadi8x8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+        (const __m128i *) p)));
+}
+
+V_FN v16
+v_loadi8(const int8_t *p)
+{
+    return (v16) { v_loadi8x8(p), v_loadi8x8(p + 8) };
+}
+
+V_FN v16
+v_loadi8_8(const int8_t *p)
+{
+    return (v16) { v_loadi8x8(p), _mm256_setzero_ps() };
 }
 
 /* max of m and |a| compared as integers, so that NaN counts as largest. */

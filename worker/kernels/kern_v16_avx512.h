@@ -81,6 +81,20 @@ v_loadh8(const uint16_t *p)
         (const __m128i *) p)));
 }
 
+V_FN v16
+v_loadi8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+        (const __m128i *) p)));
+}
+
+V_FN v16
+v_loadi8_8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadl_epi64(
+        (const __m128i *) p)));
+}
+
 /* max of m and |a| compared as integers, so that NaN counts as largest. */
 V_FN v16i
 v_absmax(v16i m, v16 a)

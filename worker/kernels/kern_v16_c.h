@@ -100,6 +100,11 @@ v_storeh(uint16_t *p, v16 a)
     }
 }
 
+V_FN v16 v_loadi8(const int8_t *p) { V_EACH(v16, f, (float) p[i]); }
+
+V_FN v16
+v_loadi8_8(const int8_t *p) { V_EACH(v16, f, i < 8 ? (float) p[i] : 0); }
+
 V_FN v16
 v_loadh8(const uint16_t *p) { V_EACH(v16, f, i < 8 ? kern_f16_f32(p[i]) : 0); }
 

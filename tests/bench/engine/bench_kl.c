@@ -196,7 +196,7 @@ main(int argc, char **argv)
     memset(res, 0, sizeof(res));
     open_run(&ref, argv[1], ENG_PREC_EXACT, ENG_KV_F16);
 
-    for (k = 0; k < 2; k++) {
+    for (k = 0; k < 4; k++) {
         open_run(&r, argv[2], runs[k].precision, runs[k].kv);
         for (i = 0; i < n; i++) {
             score(&ref, &text[i], want);

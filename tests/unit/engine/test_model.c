@@ -301,6 +301,11 @@ test_plan(void **state)
     co.threads = ENG_THREADS_MAX + 1;
     limit(co, ENG_ELIMIT, "threads");
 
+    mo.kv_type = ENG_KV_Q8_0;
+    assert_int_equal(eng_model_check(model_path, &mo, &init, &info, &err), 0);
+    /* 2 kv heads x (16 + 2 bytes of the scale), keys and values, 3 layers */
+    assert_int_equal(info.kv_bytes_per_token, 2 * 18 * 2 * 3);
+    mo.kv_type = ENG_KV_F16;
     mo.kern_level = "mmx";
     assert_int_equal(eng_model_check(model_path, &mo, &init, &info, &err),
                      ENG_EINVAL);

@@ -243,6 +243,11 @@ ref_token(ref_t *r, uint32_t token, uint32_t pos, double *logits)
 
 /* ---- the engine --------------------------------------------------------- */
 
+/* How the models of a test are opened. */
+static eng_kvtype_t  kv_type = ENG_KV_F16;
+static eng_prec_t    precision = ENG_PREC_INT8;
+
+
 static eng_model_t *
 open_tiny(const tiny_file_t *f, const char *level)
 {
@@ -252,6 +257,8 @@ open_tiny(const tiny_file_t *f, const char *level)
     eng_model_opts_t  o = ENG_MODEL_OPTS_INIT;
 
     o.kern_level = level;
+    o.kv_type = kv_type;
+    o.precision = precision;
     tiny_write(f->file.p, f->file.n, path);
     if (eng_model_open(path, &o, &m, &err) != 0) {
         fail_msg("%s", err.text);
@@ -419,6 +426,20 @@ test_reference_quantised(void **state)
     d = compare_with_reference(&c, NULL);
     print_message("llama, Q4_1: %g\n", d);
     assert_true(d > 0 && d < 0.15);
+
+    /* 15 bits are as good as floats: what is left is the f16 of the cache */
+    precision = ENG_PREC_EXACT;
+    d = compare_with_reference(&c, NULL);
+    print_message("llama, Q4_1, exact: %g\n", d);
+    assert_true(d > 0 && d < 8e-3);
+    d = compare_with_reference(&c, "scalar");
+    assert_true(d > 0 && d < 8e-3);
+    kv_type = ENG_KV_Q8_0;
+    d = compare_with_reference(&c, NULL);
+    print_message("llama, Q4_1, exact, Q8_0 cache: %g\n", d);
+    assert_true(d > 0 && d < 0.1);
+    kv_type = ENG_KV_F16;
+    precision = ENG_PREC_INT8;
 }
 
 
@@ -524,6 +545,23 @@ test_independence(void **state)
     c.flags = TINY_GEMMA | TINY_QKNORM;
     c.heads_kv = 1;
     independence(&c, NULL);
+}
+
+
+static void
+test_independence_options(void **state)
+{
+    tiny_model_t  c = TINY_LLAMA;
+
+    (void) state;
+    c.type = 3;
+    kv_type = ENG_KV_Q8_0;
+    independence(&c, NULL);
+    precision = ENG_PREC_EXACT;
+    independence(&c, NULL);
+    kv_type = ENG_KV_F16;
+    independence(&c, NULL);
+    precision = ENG_PREC_INT8;
 }
 
 
@@ -701,6 +739,7 @@ main(void)
         cmocka_unit_test(test_reference_archs),
         cmocka_unit_test(test_reference_quantised),
         cmocka_unit_test(test_independence),
+        cmocka_unit_test(test_independence_options),
         cmocka_unit_test(test_wanted_only),
         cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_contract),

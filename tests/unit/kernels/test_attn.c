@@ -1,9 +1,11 @@
 /*
  * Attention: the scalar level against a plain double softmax, every other
  * level bitwise against the scalar one, and the same bits for any chunking
- * of the queries and any placement of the pages.
+ * of the queries, any placement of the pages and any split into blocks.
  */
 #include "tests/unit/kernels/kern_test.h"
+
+static kern_kvtype_t  kv = KERN_KV_F16;     /* of the cases made */
 
 typedef struct {
     kern_attn_t      a;
@@ -18,7 +20,7 @@ static attn_case_t
 make(uint32_t n_head, uint32_t n_kv, uint32_t hd, uint32_t n_key,
     uint32_t n_query)
 {
-    size_t       bytes = kern_kv_page_bytes(KERN_KV_F16, n_kv, hd);
+    size_t       bytes = kern_kv_page_bytes(kv, n_kv, hd);
     attn_case_t  c = { 0 };
 
     c.n_page = (n_key + 31) / 32;
@@ -37,13 +39,13 @@ make(uint32_t n_head, uint32_t n_kv, uint32_t hd, uint32_t n_key,
     c.out = kt_alloc(c.floats * sizeof(float));
 
     for (uint32_t i = 0; i < n_key; i++) {
-        kern_kv_append(KERN_KV_F16, c.pages[i / 32] + 64, i % 32, n_kv, hd,
+        kern_kv_append(kv, c.pages[i / 32] + 64, i % 32, n_kv, hd,
                        c.k + (size_t) i * n_kv * hd,
                        c.v + (size_t) i * n_kv * hd);
     }
 
     c.a = (kern_attn_t) {
-        .type = KERN_KV_F16, .n_head = n_head, .n_kv_head = n_kv,
+        .type = kv, .n_head = n_head, .n_kv_head = n_kv,
         .head_dim = hd, .scale = 1.0f / sqrtf((float) hd), .causal = 1,
         .n_query = n_query, .pos = n_key - n_query, .n_key = n_key,
         .q = c.q, .ldq = n_head * hd, .out = c.out, .ldo = n_head * hd,
@@ -76,6 +78,28 @@ half(float f)
 }
 
 
+/* What the cache keeps of dimension d of a head's key or value. */
+static double
+kept(const attn_case_t *c, const float *x, uint32_t d)
+{
+    float     amax = 0, q, s;
+    uint32_t  i = d / 32 * 32;
+
+    if (c->a.type == KERN_KV_F16) {
+        return half(x[d]);
+    }
+
+    for ( /* void */ ; i < d / 32 * 32 + 32 && i < c->a.head_dim; i++) {
+        amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+    }
+    s = kern_f16_f32(kern_f32_f16(amax / 127.0f));
+    q = rintf(x[d] * (1.0f / s));
+    q = q > 127 ? 127 : q < -127 ? -127 : q;
+
+    return (double) s * (double) q;
+}
+
+
 static double
 score(const attn_case_t *c, uint32_t query, uint32_t head, uint32_t key)
 {
@@ -86,7 +110,7 @@ score(const attn_case_t *c, uint32_t query, uint32_t head, uint32_t key)
 
     for (uint32_t d = 0; d < hd; d++) {
         s += (double) c->q[query * a->ldq + head * hd + d]
-             * half(c->k[((size_t) key * a->n_kv_head + kvh) * hd + d]);
+             * kept(c, c->k + ((size_t) key * a->n_kv_head + kvh) * hd, d);
     }
 
     s *= (double) a->scale;
@@ -135,8 +159,9 @@ against_double(const attn_case_t *c)
                 o = 0;
 
                 for (uint32_t i = lo; i <= hi; i++) {
-                    o += w[i] / sum * half(c->v[((size_t) i * a->n_kv_head
-                                                 + kvh) * hd + d]);
+                    o += w[i] / sum
+                         * kept(c, c->v + ((size_t) i * a->n_kv_head + kvh)
+                                          * hd, d);
                 }
 
                 if (!(fabs(o - (double) a->out[q * a->ldo + h * hd + d])
@@ -154,6 +179,44 @@ against_double(const attn_case_t *c)
 }
 
 
+/* Every query block by block at the level in use: the same bits. */
+static void
+in_parts(const attn_case_t *c, const float *whole)
+{
+    float         *part;
+    size_t         step;
+    uint32_t       pos, lo, b, n;
+    kern_attn_t    one;
+
+    step = KERN_ATTN_PART(c->a.head_dim) * (c->a.n_head / c->a.n_kv_head);
+    part = kt_alloc((c->a.n_key / KERN_ATTN_BLOCK + 1) * step * 4);
+    memset(c->out, 0, c->floats * sizeof(float));
+
+    for (uint32_t q = 0; q < c->a.n_query; q++) {
+        one = c->a;
+        one.n_query = 1;
+        one.pos = pos = c->a.pos + q;
+        one.q = c->q + q * c->a.ldq;
+        one.out = c->out + q * c->a.ldo;
+        lo = one.window && pos >= one.window ? pos - one.window + 1 : 0;
+
+        for (uint32_t h = 0; h < one.n_kv_head; h++) {
+            b = (one.causal ? pos : one.n_key - 1) / KERN_ATTN_BLOCK;
+            n = b - lo / KERN_ATTN_BLOCK + 1;
+
+            /* the last one first: the order of the parts is nothing */
+            for (uint32_t i = n; i-- > 0; b--) {
+                kern_attn_part(&one, h, b, part + i * step);
+            }
+            kern_attn_merge(&one, h, n, part);
+        }
+    }
+
+    kt_same("parts", c->out, whole, c->floats);
+    free(part);
+}
+
+
 /* Scalar against double, then all levels against scalar, then chunks. */
 static void
 check(attn_case_t *c)
@@ -167,6 +230,7 @@ check(attn_case_t *c)
     against_double(c);
     whole = kt_alloc(c->floats * sizeof(float));
     memcpy(whole, c->out, c->floats * sizeof(float));
+    in_parts(c, whole);
 
     KT_LEVELS(level) {
         kern_init(level);
@@ -193,6 +257,7 @@ check(attn_case_t *c)
         }
 
         kt_same(kern_isa_name(level), c->out, whole, c->floats);
+        in_parts(c, whole);
     }
 
     free(whole);
@@ -230,6 +295,33 @@ test_groups(void **state)
         check(&c);
         drop(&c);
     }
+}
+
+
+/* More than one block of positions, with and without a window. */
+static void
+test_blocks(void **state)
+{
+    static const uint32_t  keys[] = { 511, 512, 513, 1024, 1500 };
+    static const uint32_t  windows[] = { 0, 1, 500, 513, 1100 };
+    attn_case_t            c;
+
+    (void) state;
+
+    for (int i = 0; i < 5; i++) {
+        c = make(3, 1, 24, keys[i], 3);
+        check(&c);
+        drop(&c);
+        c = make(4, 2, 32, 1500, 9);
+        c.a.window = windows[i];
+        check(&c);
+        drop(&c);
+    }
+
+    c = make(2, 2, 16, 700, 40);
+    c.a.causal = 0;
+    check(&c);
+    drop(&c);
 }
 
 
@@ -298,11 +390,12 @@ test_extremes(void **state)
             continue;
         }
 
-        kern_kv_append(KERN_KV_F16, c.pages[0] + 64, 0, 1, 32, big, big);
+        kern_kv_append(kv, c.pages[0] + 64, 0, 1, 32, big, big);
         kern_attn(&c.a, 0, 1, 0, 1);
 
         for (int i = 0; i < 32; i++) {
-            assert_true(c.out[i] == (i % 2 ? 65504.0f : -65504.0f));
+            assert_true(fabsf(c.out[i] - (i % 2 ? 65504.0f : -65504.0f))
+                        <= (kv == KERN_KV_F16 ? 0.0f : 32.0f));
         }
     }
 
@@ -320,6 +413,53 @@ test_page_bytes(void **state)
     assert_int_equal(kern_kv_page_bytes(KERN_KV_F16, 3, 264), 0);
     assert_int_equal(kern_kv_page_bytes(KERN_KV_F16, 0, 64), 0);
     assert_int_equal(kern_kv_page_bytes((kern_kvtype_t) 9, 1, 64), 0);
+    /* int8, and two bytes for each 32 of them */
+    assert_int_equal(kern_kv_page_bytes(KERN_KV_Q8_0, 3, 64),
+                     3 * 64 * 64 * 34 / 32);
+    assert_int_equal(kern_kv_page_bytes(KERN_KV_Q8_0, 1, 8),
+                     2 * 32 * (8 + 2));
+}
+
+
+static int
+f16(void **state)
+{
+    (void) state;
+    kv = KERN_KV_F16;
+    return 0;
+}
+
+
+static int
+q8_0(void **state)
+{
+    (void) state;
+    kv = KERN_KV_Q8_0;
+    return 0;
+}
+
+
+/* NaN and zeros: the block is NaN, or zero, and others are untouched. */
+static void
+test_odd_values(void **state)
+{
+    float        x[40];
+    attn_case_t  c;
+
+    (void) state;
+    c = make(1, 1, 40, 1, 1);
+    memset(x, 0, sizeof(x));
+    x[3] = NAN;
+
+    for (kern_isa_t level = KERN_ISA_SCALAR; level < KERN_ISA_N; level++) {
+        if (kern_init(level) != KERN_OK) {
+            continue;
+        }
+        kern_kv_append(kv, c.pages[0] + 64, 0, 1, 40, c.k, x);
+        kern_attn(&c.a, 0, 1, 0, 1);
+        assert_true(isnan(c.out[3]) && c.out[32] == 0 && c.out[39] == 0);
+    }
+    drop(&c);
 }
 
 
@@ -328,10 +468,18 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_page_bytes),
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_extremes),
+        cmocka_unit_test_setup(test_shapes, f16),
+        cmocka_unit_test_setup(test_groups, f16),
+        cmocka_unit_test_setup(test_options, f16),
+        cmocka_unit_test_setup(test_blocks, f16),
+        cmocka_unit_test_setup(test_extremes, f16),
+        cmocka_unit_test_setup(test_odd_values, f16),
+        cmocka_unit_test_setup(test_shapes, q8_0),
+        cmocka_unit_test_setup(test_groups, q8_0),
+        cmocka_unit_test_setup(test_options, q8_0),
+        cmocka_unit_test_setup(test_blocks, q8_0),
+        cmocka_unit_test_setup(test_extremes, q8_0),
+        cmocka_unit_test_setup(test_odd_values, q8_0),
     };
 
     if (kern_init(KERN_ISA_AUTO) != KERN_OK) {

@@ -144,7 +144,8 @@ test_rope(void **state)
 
 /* A matrix of guarded parts times m guarded columns. */
 static void
-product_of(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+product_of(kern_wtype_t type, kern_panel_kind_t kind, uint32_t rows,
+    uint32_t k, uint32_t m)
 {
     size_t          bytes;
     float          *x, *out, *row;
@@ -166,9 +167,8 @@ product_of(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
     kern_gguf_row_f32(type, gguf + bytes - bytes / rows, k, row);
 
     x = floats((size_t) m * k);
-    kern_panel_init(&panel, kern_panel_kind(type), m, k,
-                    guarded(kern_panel_bytes(kern_panel_kind(type), m, k),
-                            KERN_ALIGN));
+    kern_panel_init(&panel, kind, m, k,
+                    guarded(kern_panel_bytes(kind, m, k), KERN_ALIGN));
     kern_quant_rmsnorm(&panel, 0, m, x, k, row, 1e-5f);
     kern_quant_glu(&panel, 0, m, KERN_ACT_SILU, x, x, k);
     kern_quant(&panel, 0, m, x, k);
@@ -179,6 +179,19 @@ product_of(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
         assert_true(isfinite(out[i]));
     }
     drop_all();
+}
+
+
+/* Both kinds of a type's panels, or the one that it has. */
+static void
+products_of(kern_wtype_t type, uint32_t rows, uint32_t k, uint32_t m)
+{
+    kern_panel_kind_t  kind = kern_panel_kind(type);
+
+    product_of(type, kind, rows, k, m);
+    if (kind == KERN_PANEL_I8) {
+        product_of(type, KERN_PANEL_I15, rows, k, m);
+    }
 }
 
 
@@ -201,9 +214,87 @@ test_products(void **state)
                 continue;
             }
             for (size_t i = 0; i < 6 * 2 * 6; i++) {
-                product_of((kern_wtype_t) type, rows[i % 6],
-                           kt_cols((kern_wtype_t) type, cols[i / 6 % 2]),
-                           batch[i / 12]);
+                products_of((kern_wtype_t) type, rows[i % 6],
+                            kt_cols((kern_wtype_t) type, cols[i / 6 % 2]),
+                            batch[i / 12]);
+            }
+        }
+    }
+}
+
+
+/* Pages, queries, results, biases and parts that end at a guard. */
+static void
+attention_of(kern_kvtype_t type, uint32_t group, uint32_t hd, uint32_t n_key,
+    uint32_t n_query)
+{
+    float          *q, *k, *out, *part;
+    size_t          bytes = kern_kv_page_bytes(type, 2, hd);
+    uint32_t        heads = 2 * group;
+    kern_attn_t     a = { .type = type };
+    const uint8_t  *pages[3];
+
+    assert_true(n_key <= 96);
+    for (uint32_t i = 0; i < (n_key + 31) / 32; i++) {
+        pages[i] = guarded(bytes, KERN_ALIGN);
+        memset((void *) pages[i], 0xff, bytes);
+    }
+    k = floats(2 * hd);
+    for (uint32_t i = 0; i < n_key; i++) {
+        kern_kv_append(type, (void *) pages[i / 32], i % 32, 2, hd, k, k);
+    }
+
+    q = floats((size_t) n_query * heads * hd);
+    out = floats((size_t) n_query * heads * hd);
+    a.n_head = heads;
+    a.n_kv_head = 2;
+    a.head_dim = hd;
+    a.scale = 0.1f;
+    a.causal = 1;
+    a.n_query = n_query;
+    a.pos = n_key - n_query;
+    a.n_key = n_key;
+    a.q = q;
+    a.ldq = a.ldo = (size_t) heads * hd;
+    a.out = out;
+    a.pages = pages;
+    a.ld_bias = n_key;
+    a.bias_zero = (int32_t) n_key - 1;
+    a.bias = floats((size_t) heads * n_key);
+
+    kern_attn(&a, 0, 2, 0, n_query);
+    for (size_t i = 0; i < (size_t) n_query * heads * hd; i++) {
+        assert_true(isfinite(out[i]));
+    }
+    if (n_query == 1) {
+        part = floats(KERN_ATTN_PART(hd) * group);
+        kern_attn_part(&a, 1, 0, part);
+        kern_attn_merge(&a, 1, 1, part);
+    }
+    drop_all();
+}
+
+
+static void
+test_attention(void **state)
+{
+    static const uint32_t  dims[] = { 8, 16, 24, 32, 40, 64, 256 };
+    static const uint32_t  keys[] = { 1, 16, 33, 70 };
+
+    (void) state;
+
+    for (kern_isa_t level = KERN_ISA_SCALAR; level < KERN_ISA_N; level++) {
+        if (!kern_isa_supported(level)) {
+            continue;
+        }
+        kern_init(level);
+        for (uint32_t i = 0; i < 7 * 4 * 7; i++) {
+            for (int type = 0; type < KERN_KV_N; type++) {
+                attention_of((kern_kvtype_t) type, 1 + i / 28, dims[i % 7],
+                             keys[i / 7 % 4], 1);
+                attention_of((kern_kvtype_t) type, 1 + i / 28, dims[i % 7],
+                             keys[i / 7 % 4],
+                             keys[i / 7 % 4] < 3 ? 1 : 3);
             }
         }
     }
@@ -217,6 +308,7 @@ main(void)
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_attention),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,7 +75,8 @@ conf_all_keys(void **state)
         "batch 256\nsequences 16\nkv_bytes 1099511627776\n"
         "prefix_cache 0\nqueue_requests 7\nqueue_tokens 9\n"
         "cache /var/cache/infer\n"
-        "precision exact\nnull 1\nnull_delay_us 20000\nnull_tokens 5\n"
+        "precision exact\nkv_type q8_0\n"
+        "null 1\nnull_delay_us 20000\nnull_tokens 5\n"
         "template /etc/t.jinja\nquantize q8_0\nnice 0\nspin_us 50\n"
         "affinity 0,2,4-7\nio_uring 0", err), 0);
     assert_int_equal(c.workers, 3);
@@ -84,6 +85,7 @@ conf_all_keys(void **state)
     assert_int_equal(c.queue_tokens, 9);
     assert_string_equal(c.cache, "/var/cache/infer");
     assert_int_equal(c.exact, 1);
+    assert_int_equal(c.kv_q8, 1);
     assert_int_equal(c.null_engine, 1);
     assert_int_equal(c.null_delay_us, 20000);
     assert_int_equal(c.null_tokens, 5);
@@ -132,6 +134,7 @@ conf_refuses(void **state)
     expect_refused(HEAD "kv_bytes 1099511627777\n", "number");
     expect_refused(HEAD "precision best\n", "precision");
     expect_refused(HEAD "quantize q8_0q8_0q8_0q8_0\n", "quantize");
+    expect_refused(HEAD "kv_type q4_0\n", "kv_type");
     expect_refused(HEAD "affinity 1,\n", "affinity");
     expect_refused(HEAD "affinity ,1\n", "affinity");
     expect_refused(HEAD "affinity 3-1\n", "affinity");

@@ -33,7 +33,7 @@ static const cli_command_t  commands[] = {
     { "score", cli_score, "-m MODEL [-t THREADS] " CLI_MODEL_USAGE,
       "log probabilities of given tokens" },
     { "bench", cli_bench, "-m MODEL [-t THREADS] [--rounds N] "
-      "[--cache DIR] " CLI_MODEL_USAGE " [--json]",
+      "[--cache DIR] " CLI_MODEL_USAGE " [--cpu-time] [--json]",
       "measure tokens per second" },
     { NULL, NULL, NULL, NULL }
 };

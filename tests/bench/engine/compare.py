@@ -3,10 +3,13 @@
 
   tests/bench/engine/compare.py -m MODEL.gguf --python PYTHON [--infer BIN]
       [--threads N] [--rounds N] [--peer-model FILE] [--json]
+      [--cpu-time] [--isa LEVEL] [--precision exact] [--kv-cache q8_0]
 
 PYTHON is an interpreter that has llama-cpp-python.  The cache-line
 ping-pong time stands beside the figures: on machines where it jumps, memory
-bandwidth does too, and only rounds close in time compare.
+bandwidth does too, and only rounds close in time compare.  --cpu-time, with
+--threads 1, counts CPU seconds of either process instead of the clock's: on a
+machine that others use, too.
 """
 import argparse
 import json
@@ -34,14 +37,22 @@ def main():
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--json", action="store_true")
+    ap.add_argument("--cpu-time", action="store_true")
+    for name in ("isa", "precision", "kv-cache"):
+        ap.add_argument("--" + name)
     a = ap.parse_args()
+    more = ["--cpu-time"] if a.cpu_time else []
+    for name in ("isa", "precision", "kv_cache"):
+        if getattr(a, name):
+            more += ["--" + name.replace("_", "-"), getattr(a, name)]
 
     ours, theirs = [], []
     for _ in range(a.rounds):
         ours.append(run([a.infer, "bench", "-m", a.model, "-t", str(a.threads),
-                         "--rounds", "1", "--json"]))
+                         "--rounds", "1", "--json"] + more))
         theirs.append(run([a.python, os.path.join(HERE, "llama_bench.py"),
-                           a.peer_model or a.model, str(a.threads)]))
+                           a.peer_model or a.model, str(a.threads)]
+                          + (["cpu"] if a.cpu_time else [])))
 
     rows = []
     for kind, n in KEYS:

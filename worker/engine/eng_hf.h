@@ -29,6 +29,8 @@
 #define ENG_HF_WINDOW      0x04u  /* "sliding_window" counts                 */
 #define ENG_HF_NESTED      0x08u  /* sizes in "text_config"                  */
 #define ENG_HF_TOPK_NORM   0x20u  /* experts, "norm_topk_prob" counts        */
+#define ENG_HF_FUSED       0x40u  /* q|k|v and gate|up are a tensor each     */
+#define ENG_HF_SPARSE      0x80u  /* experts as Mixtral names them           */
 #define ENG_HF_NOT_GEMMA   0x10u  /* in name tables: any other family        */
 
 typedef struct {

@@ -196,7 +196,7 @@ long_factors(eng_hf_t *h, const char *name, const char *tensor, uint32_t n)
             return eng_hf_unsupported(h, list, i >= n ? "too long"
                                       : "not positive everywhere",
                                       "half as many as a head has rotated "
-                                      "values");
+                                      "values are");
         }
         out[i] = (float) v;
     }

@@ -255,6 +255,51 @@ test_tensors(void **state)
 }
 
 
+/* Experts and long factors: counts, shapes and places that do not fit. */
+static void
+test_experts(void **state)
+{
+    (void) state;
+    refuse_config("mixtral", "num_experts_per_tok", "5", ENG_ELIMIT,
+                  "(\"num_experts_per_tok\" of config.json) is 5, allowed are "
+                  "1 to 4");
+    refuse_config("mixtral", "num_local_experts", "3", ENG_EFORMAT,
+                  "tensor \"model.layers.0.block_sparse_moe.gate.weight\"");
+    refuse_config("qwen3_moe", "num_experts", "4000000000", ENG_ELIMIT,
+                  "(\"num_experts\" of config.json) is 4000000000");
+    refuse_config("qwen2_moe", "moe_intermediate_size", "64", ENG_EFORMAT,
+                  "tensor \"model.layers.0.mlp.experts.*.gate_proj.weight\" "
+                  "is 64 x 32 x 6");
+    refuse_config("qwen2_moe", "decoder_sparse_step", "2", ENG_EUNSUP,
+                  "\"decoder_sparse_step\" is not 1");
+    refuse_config("qwen3_moe", "mlp_only_layers", "[1]", ENG_EUNSUP,
+                  "\"mlp_only_layers\" is not empty");
+    refuse_tensor("mixtral", "model.layers.1.block_sparse_moe.experts.3.w1"
+                  ".weight", NULL, ENG_EFORMAT, "is 64 x 96 x 3");
+    refuse_tensor("mixtral", "model.layers.1.block_sparse_moe.experts.2.w1"
+                  ".weight", NULL, ENG_EFORMAT, "its number is not the next");
+    refuse_tensor("mixtral", "model.layers.1.post_attention_layernorm.weight",
+                  "model.layers.1.block_sparse_moe.experts.4.w1.weight",
+                  ENG_EFORMAT, "has another shape or type");
+
+    refuse_tensor("phi3", "model.layers.0.mlp.gate_up_proj.weight", NULL,
+                  ENG_EFORMAT, "tensor "
+                  "\"model.layers.0.mlp.gate_up_proj.weight\" is missing");
+    refuse_config("phi3 longrope", "original_max_position_embeddings", NULL,
+                  ENG_EFORMAT, "\"original_max_position_embeddings\" is "
+                  "missing");
+    refuse_config("phi3 longrope", "rope_scaling", "{\"type\":\"longrope\","
+                  "\"short_factor\":[1,1,1,1,1,1,1],\"long_factor\":[1]}",
+                  ENG_EUNSUP, "\"rope_scaling.short_factor\" is 7 numbers, "
+                  "wanted are 8");
+    refuse_config("phi3 longrope", "rope_scaling", "{\"type\":\"longrope\","
+                  "\"short_factor\":[1,1,1,1,1,1,1,1,1]}", ENG_EUNSUP,
+                  "\"rope_scaling.short_factor\" is too long");
+    refuse_config("phi3 longrope", "rope_scaling", "{\"type\":\"longrope\","
+                  "\"short_factor\":[1,0]}", ENG_EUNSUP, "not positive");
+}
+
+
 static void
 test_files(void **state)
 {
@@ -343,6 +388,7 @@ main(void)
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_experts),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_cache),
     };

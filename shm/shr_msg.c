@@ -114,7 +114,7 @@ shr_req_check_fixed(const shr_req_t *req, size_t len)
         || req->nrecords > SHR_REQ_RECORDS_MAX
         || req->n == 0 || req->n > SHR_CHOICES_MAX
         || req->top_logprobs > 20
-        || req->top_k < 0 || req->reserved != 0)
+        || req->top_k < 0 || req->dims > SHR_DIMS_MAX)
     {
         return -SHR_EBROKEN;
     }
@@ -160,6 +160,7 @@ shr_record_check(const shr_record_t *record, const uint8_t *data)
         return 0;
 
     case SHR_R_STOP:
+    case SHR_R_QUERY:
         return record->len != 0 ? 0 : -SHR_EBROKEN;
 
     default:
@@ -317,6 +318,37 @@ shr_finish_check(const uint8_t *bytes, size_t len)
 }
 
 
+/* Finite values of rows that the frame's choice may begin. */
+static int
+shr_values_check(const uint8_t *bytes, size_t len)
+{
+    float         v;
+    size_t        at;
+    shr_values_t  head;
+
+    if (len <= sizeof(head) || len % sizeof(v) != 0) {
+        return -SHR_EBROKEN;
+    }
+
+    memcpy(&head, bytes, sizeof(head));
+
+    if (head.width == 0 || head.width > SHR_DIMS_MAX || head.at >= head.width)
+    {
+        return -SHR_EBROKEN;
+    }
+
+    for (at = sizeof(head); at < len; at += sizeof(v)) {
+        memcpy(&v, bytes + at, sizeof(v));
+
+        if (!isfinite(v)) {
+            return -SHR_EBROKEN;
+        }
+    }
+
+    return 0;
+}
+
+
 int
 shr_frame_check(const shr_frame_t *frame, const void *payload)
 {
@@ -350,6 +382,12 @@ shr_frame_check(const shr_frame_t *frame, const void *payload)
         return shr_error_check(payload, frame->len);
     case SHR_F_END:
         ok = frame->len == 0;
+        break;
+    case SHR_F_VALUES:
+        return shr_values_check(payload, frame->len);
+    case SHR_F_LABELS:
+        ok = frame->len != 0
+             && ((const uint8_t *) payload)[frame->len - 1] == '\0';
         break;
     default:
         ok = 0;

@@ -16,9 +16,11 @@
 
 #define SHR_REQ_MAGIC       0x51524e49u     /* "INRQ" */
 #define SHR_REQ_BYTES_MAX   (64u << 20)
-#define SHR_REQ_RECORDS_MAX 4096u
+#define SHR_REQ_RECORDS_MAX 8192u
 #define SHR_FRAME_MAX       4096u           /* header and payload of a frame */
 #define SHR_CHOICES_MAX     128u
+#define SHR_INPUTS_MAX      2048u           /* texts or pairs of a request */
+#define SHR_DIMS_MAX        16384u          /* values of one result */
 
 
 typedef enum {
@@ -26,6 +28,9 @@ typedef enum {
     SHR_TASK_COMPLETE,              /* SHR_R_PROMPT or SHR_R_PROMPT_IDS */
     SHR_TASK_TOKENIZE,              /* SHR_R_PROMPT or SHR_R_MESSAGES */
     SHR_TASK_DETOKENIZE,            /* SHR_R_PROMPT_IDS */
+    SHR_TASK_EMBED,                 /* inputs: SHR_R_PROMPT or _IDS */
+    SHR_TASK_RERANK,                /* SHR_R_QUERY, then inputs */
+    SHR_TASK_CLASSIFY,              /* inputs, each maybe with SHR_R_PAIR */
     SHR_TASK_MAX
 } shr_task_t;
 
@@ -40,7 +45,12 @@ typedef enum {
 #define SHR_REQ_KEEP_SPECIAL 0x0080u   /* special tokens as text too */
 #define SHR_REQ_WHOLE       0x0100u     /* the answer is sent in one piece:
                                            no hurry with frames but the last */
-#define SHR_REQ_FLAGS_ALL   0x01ffu
+#define SHR_REQ_TRUNCATE    0x0200u     /* inputs: cut what is too long, else
+                                           it is an error */
+#define SHR_REQ_LEFT        0x0400u     /* cut the beginning, not the end */
+#define SHR_REQ_RAW         0x0800u     /* no normalising, no probabilities */
+#define SHR_REQ_NORMALIZE   0x1000u     /* vectors: whatever the model says */
+#define SHR_REQ_FLAGS_ALL   0x1fffu
 
 #define SHR_MAX_TOKENS_REST UINT32_MAX  /* as many as the context has room */
 
@@ -65,7 +75,7 @@ typedef struct {
     float     repetition_penalty;   /* 1: off */
     float     presence_penalty;     /* 0: off */
     float     frequency_penalty;    /* 0: off */
-    uint32_t  reserved;
+    uint32_t  dims;                 /* embed: first values only; 0: all */
 } shr_req_t;
 
 _Static_assert(sizeof(shr_req_t) == 104, "the layout is the ABI");
@@ -82,6 +92,8 @@ typedef enum {
     SHR_R_STOP_IDS,         /* uint32_t [] */
     SHR_R_LOGIT_BIAS,       /* shr_bias_t [] */
     SHR_R_REQUEST_ID,       /* text for logs, <= 128 bytes */
+    SHR_R_QUERY,            /* UTF-8 text; rerank: the first of each pair */
+    SHR_R_PAIR,             /* UTF-8 text; the second of the input before */
     SHR_R_MAX
 } shr_record_type_t;
 
@@ -107,12 +119,15 @@ typedef enum {
     SHR_F_USAGE,            /* shr_usage_t: before the end */
     SHR_F_ERROR,            /* shr_error_t: before the end, ends the request */
     SHR_F_END,              /* empty: all was said */
+    SHR_F_VALUES,           /* shr_values_t and floats: results of inputs */
+    SHR_F_LABELS,           /* names of classes, each ended by a NUL */
     SHR_F_MAX
 } shr_frame_type_t;
 
 typedef struct {
     uint16_t  type;                 /* shr_frame_type_t */
-    uint16_t  choice;               /* prompt index * n + choice */
+    uint16_t  choice;               /* prompt index * n + choice; of values:
+                                       the input that the first one is of */
     uint32_t  len;                  /* payload bytes, without padding */
 } shr_frame_t;
 
@@ -163,6 +178,20 @@ typedef struct {
     uint64_t  prefill_us;           /* first step to first token */
     uint64_t  decode_us;            /* first token to last token */
 } shr_usage_t;
+
+/*
+ * Results are a table of one row per input and `width` values in each, sent
+ * from its beginning to its end: a frame goes on where the last one stopped,
+ * in the middle of a row or over several rows.
+ */
+typedef struct {
+    uint32_t  width;                /* 1..SHR_DIMS_MAX, of the whole answer */
+    uint32_t  at;                   /* of the first value in its row */
+} shr_values_t;
+
+/* Values of a frame, at most. */
+#define SHR_VALUES_MAX                                                        \
+    ((SHR_PAYLOAD_MAX - sizeof(shr_values_t)) / sizeof(float))
 
 typedef enum {
     SHR_E_INVALID = 1,              /* 400 invalid_request_error */

@@ -19,7 +19,7 @@
 
 static const char *const  type_names[SHR_F_MAX] = {
     "?", "start", "text", "logprob", "finish", "ids", "offsets", "usage",
-    "error", "end"
+    "error", "end", "values", "labels"
 };
 
 static uint8_t  request_buf[REQ_MAX] __attribute__((aligned(8)));

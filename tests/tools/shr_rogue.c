@@ -261,6 +261,7 @@ say_frame(rogue_t *r, shr_server_t *s, shr_taken_t *req)
         [SHR_F_LOGPROB] = 8 + 12 + 8, [SHR_F_FINISH] = sizeof(shr_finish_t),
         [SHR_F_IDS] = 16, [SHR_F_OFFSETS] = 16,
         [SHR_F_USAGE] = sizeof(shr_usage_t), [SHR_F_ERROR] = 12 + 20,
+        [SHR_F_VALUES] = sizeof(shr_values_t) + 12, [SHR_F_LABELS] = 24,
     };
 
     type = (uint32_t) (next_random(r) % (SHR_F_MAX + 1));

@@ -21,6 +21,11 @@
 #define SINK_CHOICES      128u
 #define SINK_LOGPROBS_MAX 512u
 #define SINK_IDS_MAX      4096u
+#define SINK_VALUES_MAX   65536u
+#endif
+
+#ifndef SINK_VALUES_MAX
+#define SINK_VALUES_MAX   1u
 #endif
 
 
@@ -47,6 +52,9 @@ typedef struct {
         uint32_t  id, n, offset;
         float     logprob;
     } logprobs[SINK_LOGPROBS_MAX];
+    uint32_t       width, nvalues, nlabel_bytes;
+    float          values[SINK_VALUES_MAX];
+    char           labels[1024];
     uint64_t       first_ns, last_text_ns, gap_ns;
     const uint64_t *clock;
     sink_choice_t  choices[SINK_CHOICES];
@@ -88,6 +96,23 @@ sink_logprob(sink_t *k, const uint8_t *p)
     k->logprobs[k->nlogprobs].offset = head.text_offset;
     k->logprobs[k->nlogprobs].logprob = entry.logprob;
     k->nlogprobs++;
+}
+
+
+/* Values go on exactly where the last frame stopped. */
+static inline void
+sink_values(sink_t *k, uint32_t row, const uint8_t *p, size_t len)
+{
+    shr_values_t  head;
+
+    memcpy(&head, p, sizeof(head));
+    len -= sizeof(head);
+    k->width = k->width != 0 ? k->width : head.width;
+    assert(head.width == k->width && k->start == 1);
+    assert(row * head.width + head.at == k->nvalues);
+    assert(len / 4 <= SINK_VALUES_MAX - k->nvalues);
+    memcpy(k->values + k->nvalues, p + sizeof(head), len);
+    k->nvalues += (uint32_t) len / 4;
 }
 
 
@@ -144,6 +169,17 @@ sink_frame(sink_t *k, uint32_t type, uint32_t choice, const uint8_t *p,
     case SHR_F_END:
         assert(k->end++ == 0);
         break;
+
+    case SHR_F_VALUES:
+        sink_values(k, choice, p, len);
+        break;
+
+    case SHR_F_LABELS:
+        assert(k->nvalues == 0);
+        assert(len <= sizeof(k->labels) - k->nlabel_bytes);
+        memcpy(k->labels + k->nlabel_bytes, p, len);
+        k->nlabel_bytes += (uint32_t) len;
+        break;
     }
 }
 
@@ -176,7 +212,7 @@ sink_put(void *ctx, uint32_t type, uint32_t choice, const void *a,
     frame.choice = (uint16_t) choice;
     frame.len = (uint32_t) (alen + blen);
     assert(shr_frame_check(&frame, buf) == 0);
-    assert(choice < SINK_CHOICES);
+    assert(choice < SINK_CHOICES || type == SHR_F_VALUES);
     sink_frame(k, type, choice, buf, frame.len);
 
     return 0;

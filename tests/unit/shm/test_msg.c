@@ -243,6 +243,92 @@ test_logprob_frames(void **state)
 }
 
 
+/* Results: width and position within it, finite values, whole ones. */
+static void
+test_value_frames(void **state)
+{
+    uint8_t       buf[sizeof(shr_values_t) + 12];
+    float         v[3] = { 1, -0.5f, 0 };
+    shr_values_t  head = { 384, 383 };
+
+    (void) state;
+    memcpy(buf, &head, sizeof(head));
+    memcpy(buf + sizeof(head), v, sizeof(v));
+    assert_true(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+    assert_true(frame_ok(SHR_F_VALUES, buf, sizeof(head) + 4));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(head)));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf) - 1));
+    assert_false(frame_ok(SHR_F_VALUES, buf, 4));
+
+    head.at = 384;
+    memcpy(buf, &head, sizeof(head));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    head.at = 0;
+    head.width = 0;
+    memcpy(buf, &head, sizeof(head));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    head.width = SHR_DIMS_MAX;
+    memcpy(buf, &head, sizeof(head));
+    assert_true(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    head.width = SHR_DIMS_MAX + 1;
+    memcpy(buf, &head, sizeof(head));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    head.width = 384;
+    v[1] = INFINITY;
+    memcpy(buf, &head, sizeof(head));
+    memcpy(buf + sizeof(head), v, sizeof(v));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    v[1] = NAN;
+    memcpy(buf + sizeof(head), v, sizeof(v));
+    assert_false(frame_ok(SHR_F_VALUES, buf, sizeof(buf)));
+
+    assert_true(frame_ok(SHR_F_LABELS, "yes\0no", 7));
+    assert_false(frame_ok(SHR_F_LABELS, "yes\0no", 6));
+    assert_false(frame_ok(SHR_F_LABELS, "", 0));
+}
+
+
+/* As many inputs as there may be, each with its pair, and one query. */
+static void
+test_many_inputs(void **state)
+{
+    size_t             cap = 1 << 17;
+    uint8_t           *buf;
+    uint32_t           i;
+    shr_req_t          req = plain;
+    shr_req_writer_t   w;
+
+    (void) state;
+    buf = malloc(cap);
+    assert_non_null(buf);
+    req.task = SHR_TASK_CLASSIFY;
+    req.dims = SHR_DIMS_MAX;
+    shr_req_begin(&w, buf, cap, &req);
+    shr_req_add(&w, SHR_R_QUERY, "q", 1);
+
+    for (i = 0; i < SHR_INPUTS_MAX; i++) {
+        shr_req_add(&w, SHR_R_PROMPT, "a", 1);
+        shr_req_add(&w, SHR_R_PAIR, "b", 1);
+    }
+
+    assert_int_equal(shr_req_end(&w), 0);
+    assert_int_equal(shr_req_check(buf, w.len), 0);
+    ((shr_req_t *) buf)->dims = SHR_DIMS_MAX + 1;
+    assert_int_equal(shr_req_check(buf, w.len), -SHR_EBROKEN);
+
+    shr_req_begin(&w, buf, cap, &req);
+    shr_req_add(&w, SHR_R_QUERY, "", 0);
+    assert_int_equal(shr_req_end(&w), 0);
+    assert_int_equal(shr_req_check(buf, w.len), -SHR_EBROKEN);
+    free(buf);
+}
+
+
 int
 main(void)
 {
@@ -253,6 +339,8 @@ main(void)
         cmocka_unit_test(test_mutated_requests),
         cmocka_unit_test(test_frames),
         cmocka_unit_test(test_logprob_frames),
+        cmocka_unit_test(test_value_frames),
+        cmocka_unit_test(test_many_inputs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,8 @@ static const conf_key_t  keys[] = {
     { "workers", KEY_U32, AT(workers), 1, 32, 1 },
     { "threads", KEY_U32, AT(threads), 1, 64, 2 },
     { "context", KEY_U32, AT(context), 0, 1 << 20, 0 },
-    { "batch", KEY_U32, AT(batch), 1, 4096, 512 },
+    { "batch", KEY_U32, AT(batch), 1, 65536, 512 },
+    { "batch_delay_us", KEY_U32, AT(batch_delay_us), 0, 1000000, 0 },
     { "sequences", KEY_U32, AT(sequences), 1, 1024, 64 },
     { "kv_bytes", KEY_U64, AT(kv_bytes), 0, 1ull << 40, 0 },
     { "prefix_cache", KEY_U32, AT(prefix_cache), 0, 1, 1 },
@@ -46,7 +47,7 @@ static const conf_key_t  keys[] = {
     { "queue_requests", KEY_U32, AT(queue_requests), 0, 65536, 256 },
     { "queue_tokens", KEY_U32, AT(queue_tokens), 0, 1 << 30, 65536 },
     { "cache", KEY_PATH, AT(cache), 0, WRK_CONF_PATH_MAX, 0 },
-    { "precision", KEY_PRECISION, AT(exact), 0, 0, 0 },
+    { "precision", KEY_PRECISION, AT(precision), 0, 0, 0 },
     { "null", KEY_U32, AT(null_engine), 0, 1, 0 },
     { "null_delay_us", KEY_U32, AT(null_delay_us), 0, 60000000, 0 },
     { "null_tokens", KEY_U32, AT(null_tokens), 0, 1000000, 64 },
@@ -164,6 +165,26 @@ parse_line(wrk_conf_t *conf, const char *line, size_t len, uint64_t *seen,
 
 
 static int
+set_precision(wrk_conf_t *conf, const char *value, size_t len, char *err)
+{
+    uint32_t            i;
+    static const char  *names[WRK_NPRECS] = {
+        "default", "exact", "float32", "bfloat16", "int8"
+    };
+
+    for (i = 0; i < WRK_NPRECS; i++) {
+        if (strlen(names[i]) == len && memcmp(names[i], value, len) == 0) {
+            conf->precision = i;
+            return 0;
+        }
+    }
+
+    return fail(err, "precision is \"default\", \"exact\", \"float32\", "
+                "\"bfloat16\" or \"int8\"");
+}
+
+
+static int
 set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
     size_t len, char *err)
 {
@@ -206,14 +227,7 @@ set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
         return 0;
 
     case KEY_PRECISION:
-        if (len == 7 && memcmp(value, "default", 7) == 0) {
-            conf->exact = 0;
-        } else if (len == 5 && memcmp(value, "exact", 5) == 0) {
-            conf->exact = 1;
-        } else {
-            return fail(err, "precision is \"default\" or \"exact\"");
-        }
-        return 0;
+        return set_precision(conf, value, len, err);
 
     case KEY_KV_TYPE:
         if (len == 3 && memcmp(value, "f16", 3) == 0) {

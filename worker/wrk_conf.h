@@ -9,7 +9,8 @@
  *   workers N             1..32, default 1
  *   threads N             1..64, of each worker, default 2
  *   context N             0..1048576 tokens of a sequence; 0: the model's own
- *   batch N               1..4096 tokens of a step, default 512
+ *   batch N               1..65536 tokens of a step, default 512
+ *   batch_delay_us N      0..1000000 that an encoder's batch may wait, default 0
  *   sequences N           1..1024 running at once, default 64
  *   kv_bytes N            0..2^40; 0: context * sequences, 512 MiB at most
  *   prefix_cache 0|1      1: beginnings of prompts are kept, default 1
@@ -17,7 +18,7 @@
  *   queue_requests N      0..65536 waiting, default 256
  *   queue_tokens N        0..2^30 of their prompts; 0: no limit; default 65536
  *   cache DIR|off         where prepared weights are kept, default off
- *   precision default|exact
+ *   precision default|exact|float32|bfloat16|int8
  *   null 0|1              1: no model is run, a fixed answer is given
  *   null_delay_us N       0..60000000, of each step of the null engine
  *   null_tokens N         0..1000000 of each answer of it, default 64
@@ -48,6 +49,17 @@
 
 #define WRK_KV_BYTES_DEFAULT  (512ull << 20)
 
+/* default: what is usual for the kind of model; exact: the closest to the
+ * file's own numbers that there is; the others are for encoders. */
+typedef enum {
+    WRK_PREC_DEFAULT = 0,
+    WRK_PREC_EXACT,
+    WRK_PREC_FLOAT32,
+    WRK_PREC_BFLOAT16,
+    WRK_PREC_INT8,
+    WRK_NPRECS
+} wrk_precision_t;
+
 typedef struct {
     char      name[WRK_CONF_NAME_MAX];
     char      file[WRK_CONF_PATH_MAX];
@@ -58,13 +70,14 @@ typedef struct {
     uint32_t  threads;
     uint32_t  context;
     uint32_t  batch;
+    uint32_t  batch_delay_us;
     uint32_t  sequences;
     uint64_t  kv_bytes;
     uint32_t  kv_q8;                            /* q8_0 instead of f16 */
     uint32_t  prefix_cache;
     uint32_t  queue_requests;
     uint32_t  queue_tokens;
-    uint32_t  exact;
+    uint32_t  precision;                        /* wrk_precision_t */
     uint32_t  null_engine;
     uint32_t  null_delay_us;
     uint32_t  null_tokens;

@@ -23,8 +23,6 @@
 #include "worker/wrk_log.h"
 
 
-#define REQUEST_BYTES_MIN   (4u << 20)
-#define BYTES_PER_TOKEN     8u      /* of text, generously */
 #define CTL_TURN_MAX        64      /* control messages at a time */
 
 
@@ -171,28 +169,13 @@ configure(loop_t *l)
 static int
 start_scheduler(loop_t *l, char *err)
 {
-    uint64_t           bytes;
-    const char        *why = "no memory";
-    wrk_sched_opts_t   opts;
+    const char  *why;
 
-    bytes = (uint64_t) l->model.eng.limits.ctx_len * BYTES_PER_TOKEN;
-    bytes = bytes < REQUEST_BYTES_MIN ? REQUEST_BYTES_MIN : bytes;
-    bytes = bytes > SHR_REQ_BYTES_MAX ? SHR_REQ_BYTES_MAX : bytes;
-    l->buf_bytes = (size_t) bytes;
+    l->buf_bytes = wrk_serve_request_bytes(&l->model);
 
-    wrk_sched_opts_init(&opts);
-    opts.sequences = l->conf.sequences;
-    opts.batch = l->conf.batch;
-    opts.queue_requests = l->conf.queue_requests;
-    opts.queue_tokens = l->conf.queue_tokens;
-    opts.request_bytes_max = (uint32_t) bytes;
-    opts.prefix_cache = l->conf.prefix_cache;
-    opts.kv_page_bytes = l->model.kv_page_bytes;
-    opts.name = l->conf.name;
-
-    l->sched = wrk_sched_create(&opts, &l->model.eng, l->model.tok,
-                                l->model.tmpl, &why);
-    if (l->sched == NULL || loop_entries_create(l) != 0) {
+    if (wrk_serve_open(&l->serve, &l->model, &l->conf, l->buf_bytes, &why) != 0
+        || loop_entries_create(l) != 0)
+    {
         snprintf(err, WRK_MODEL_ERR_MAX, "scheduler: %s", why);
         return -1;
     }
@@ -217,8 +200,8 @@ load_model(loop_t *l)
     wrk_log(WRK_LOG_NOTICE, "worker %u ready in %llu.%llu ms: %s, %s, %u "
             "threads, %s", l->index, (unsigned long long) l->load_us / 1000,
             (unsigned long long) l->load_us % 1000 / 100, l->model.summary,
-            l->model.model != NULL ? kern_isa_name(kern_isa()) : "no kernels",
-            l->model.model != NULL ? l->conf.threads : 1,
+            wrk_model_computes(&l->model) ? kern_isa_name(kern_isa()) : "no kernels",
+            wrk_model_computes(&l->model) ? l->conf.threads : 1,
             l->wait->ops->name);
     return 0;
 }
@@ -306,7 +289,7 @@ serve(loop_t *l)
         if (l->now - l->tick_ns >= LOOP_TICK_NS) {
             tick(l);
         }
-        if (l->draining && wrk_sched_idle(l->sched)) {
+        if (l->draining && wrk_serve_idle(&l->serve)) {
             l->end = 1;
         }
     }
@@ -335,7 +318,7 @@ turn(loop_t *l)
     uint32_t  i, taken;
 
     taken = loop_take(l);
-    more = wrk_sched_step(l->sched, l->now);
+    more = wrk_serve_step(&l->serve, l->now);
 
     for (i = 0; i < l->ngens; i++) {
         if (!l->gens[i]->gone) {
@@ -359,7 +342,7 @@ rest(loop_t *l)
     uint64_t  next, limit;
 
     if (!l->parked) {
-        eng_park(&l->model.eng);
+        wrk_model_park(&l->model);
         l->parked = 1;
     }
     show_figures(l);
@@ -368,7 +351,7 @@ rest(loop_t *l)
     if (l->draining && limit > l->now + LOOP_DRAIN_NS) {
         limit = l->now + LOOP_DRAIN_NS;
     }
-    next = wrk_sched_next_ns(l->sched);
+    next = wrk_serve_next_ns(&l->serve);
     limit = next < limit ? next : limit;
 
     if (!all_asleep(l)) {
@@ -377,7 +360,7 @@ rest(loop_t *l)
 
     /* A client that made room or left just before we were marked asleep did
      * not ring: one more look at what is held.  From here on they ring. */
-    if (wrk_sched_idle(l->sched) || !wrk_sched_step(l->sched, l->now)) {
+    if (wrk_serve_idle(&l->serve) || !wrk_serve_step(&l->serve, l->now)) {
         ring_all(l);
         look(l, limit > l->now ? limit - l->now : 0);
     }
@@ -512,10 +495,10 @@ show_figures(loop_t *l)
     shr_server_t  *server;
 
     memset(value, 0, sizeof(value));
-    wrk_sched_stats(l->sched, value);
+    wrk_serve_stats(&l->serve, value);
     value[SHR_G_LOAD_US] = l->load_us;
     value[SHR_G_IO_URING] = (uint64_t) l->wait->is_uring;
-    value[SHR_G_ISA] = l->model.model != NULL ? (uint64_t) kern_isa() : 0;
+    value[SHR_G_ISA] = wrk_model_computes(&l->model) ? (uint64_t) kern_isa() : 0;
 
     for (i = 0; i < l->ngens; i++) {
         server = l->gens[i]->server;

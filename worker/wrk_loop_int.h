@@ -10,7 +10,7 @@
 #include "worker/wrk_conf.h"
 #include "worker/wrk_loop.h"
 #include "worker/wrk_model.h"
-#include "worker/wrk_sched.h"
+#include "worker/wrk_serve.h"
 #include "worker/wrk_super_rx.h"
 #include "worker/wrk_wait.h"
 
@@ -89,7 +89,7 @@ struct loop_s {
 
     wrk_wait_t             *wait;
     wrk_model_t             model;
-    wrk_sched_t            *sched;
+    wrk_serve_t             serve;
 
     shr_worker_state_t      state;
     int                     draining;

@@ -114,19 +114,19 @@ take_one(loop_t *l, loop_gen_t *g)
     }
 
     if (rc == -SHR_ETOOBIG) {
-        wrk_sched_refuse(l->sched, SHR_E_INVALID, "the request is longer "
+        wrk_sched_refuse(NULL, SHR_E_INVALID, "the request is longer "
                          "than this model's context can be", &sink, e);
         return 0;
     }
     if (shr_req_check(l->buf, len) != 0) {
         wrk_log(WRK_LOG_ALERT, "an nginx worker sent a malformed request of "
                 "%zu bytes", len);
-        wrk_sched_refuse(l->sched, SHR_E_INTERNAL, "malformed request",
+        wrk_sched_refuse(NULL, SHR_E_INTERNAL, "malformed request",
                          &sink, e);
         return 0;
     }
 
-    wrk_sched_submit(l->sched, l->buf, len, &sink, e, l->now);
+    wrk_serve_submit(&l->serve, l->buf, len, &sink, e, l->now);
 
     if (len > LOOP_KEEP_BYTES) {
         (void) madvise(l->buf, l->buf_bytes, MADV_DONTNEED);

@@ -4,7 +4,7 @@
  * a context no longer than that can hold.
  */
 
-#include "worker/wrk_model.h"
+#include "worker/wrk_model_int.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -32,13 +32,11 @@ static int read_template(const char *path, char **text, size_t *len,
     char *err);
 static int open_engine(wrk_model_t *m, const wrk_conf_t *conf,
     uint32_t worker, char *err);
-static int open_weights(wrk_model_t *m, const wrk_conf_t *conf,
+static int open_weights(wrk_model_t *m, const wrk_conf_t *conf, int encoder,
     int prepared_fd, void (*settle)(const wrk_conf_t *conf), char *err);
 static int open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err);
 static void plan(const wrk_conf_t *conf, const eng_info_t *info,
     eng_ctx_opts_t *co);
-static int fail(char *err, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
 
 
 int
@@ -46,22 +44,24 @@ wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     int prepared_fd, const char *tok_image,
     void (*settle)(const wrk_conf_t *conf), char err[WRK_MODEL_ERR_MAX])
 {
-    int  rc;
+    int  rc, encoder;
 
     memset(m, 0, sizeof(*m));
+    encoder = wrk_model_is_encoder(conf);
 
     rc = !conf->null_engine
-         && open_weights(m, conf, prepared_fd, settle, err) != 0;
+         && open_weights(m, conf, encoder, prepared_fd, settle, err) != 0;
     if (rc == 0) {
         rc = open_tokenizer(m, conf, tok_image, err) != 0
-             || open_template(m, conf, err) != 0;
+             || (!encoder && open_template(m, conf, err) != 0);
     }
     if (rc == 0 && settle != NULL) {
         settle(conf);
     }
     if (rc == 0) {
-        rc = conf->null_engine ? open_null(m, conf, err)
-                               : open_engine(m, conf, worker, err);
+        rc = encoder ? wrk_model_enc_engine(m, conf, worker, err)
+             : conf->null_engine ? open_null(m, conf, err)
+                                 : open_engine(m, conf, worker, err);
     }
     if (rc != 0) {
         wrk_model_close(m);
@@ -81,6 +81,10 @@ wrk_model_close(wrk_model_t *m)
     if (m->model != NULL) {
         eng_model_close(m->model);
     }
+    wrk_eeng_close(&m->eeng);
+    if (m->enc_model != NULL) {
+        enc_model_close(m->enc_model);
+    }
     if (m->tmpl != NULL) {
         chat_free(m->tmpl);
     }
@@ -88,6 +92,25 @@ wrk_model_close(wrk_model_t *m)
         tok_close(m->tok);
     }
     memset(m, 0, sizeof(*m));
+}
+
+
+void
+wrk_model_park(wrk_model_t *m)
+{
+    if (m->has_eng) {
+        eng_park(&m->eng);
+    }
+    if (m->eeng.ops != NULL) {
+        m->eeng.ops->park(m->eeng.ctx);
+    }
+}
+
+
+int
+wrk_model_computes(const wrk_model_t *m)
+{
+    return m->model != NULL || m->enc_model != NULL;
 }
 
 
@@ -114,7 +137,7 @@ open_tokenizer(wrk_model_t *m, const wrk_conf_t *conf, const char *image,
 
     if (rc != TOK_OK) {
         m->tok = NULL;
-        return fail(err, "tokenizer: %s", te.msg);
+        return wrk_model_fail(err, "tokenizer: %s", te.msg);
     }
     return 0;
 }
@@ -157,7 +180,7 @@ open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err)
     }
 
     if (m->tmpl == NULL) {
-        return fail(err, "chat template %s, line %u: %s",
+        return wrk_model_fail(err, "chat template %s, line %u: %s",
                     conf->template_path[0] != '\0' ? conf->template_path
                     : "of the model file (another one can be configured)",
                     ce.line, ce.text);
@@ -179,20 +202,20 @@ read_template(const char *path, char **text, size_t *len, char *err)
         if (fd >= 0) {
             close(fd);
         }
-        return fail(err, "chat template %s: %s", path, strerror((int) n));
+        return wrk_model_fail(err, "chat template %s: %s", path, strerror((int) n));
     }
     if (!S_ISREG(st.st_mode) || st.st_size <= 0
         || st.st_size > CHAT_TEMPLATE_BYTES_MAX)
     {
         close(fd);
-        return fail(err, "chat template %s is no regular file of 1 to %d "
+        return wrk_model_fail(err, "chat template %s is no regular file of 1 to %d "
                     "bytes", path, CHAT_TEMPLATE_BYTES_MAX);
     }
 
     *text = malloc((size_t) st.st_size);
     if (*text == NULL) {
         close(fd);
-        return fail(err, "no memory for the chat template");
+        return wrk_model_fail(err, "no memory for the chat template");
     }
 
     *len = 0;
@@ -208,7 +231,7 @@ read_template(const char *path, char **text, size_t *len, char *err)
     if (*len != (size_t) st.st_size) {
         free(*text);
         *text = NULL;
-        return fail(err, "chat template %s cannot be read", path);
+        return wrk_model_fail(err, "chat template %s cannot be read", path);
     }
     return 0;
 }
@@ -221,7 +244,8 @@ model_options(const wrk_conf_t *conf, int prepared_fd, eng_model_opts_t *mo)
 
     *mo = init;
     mo->threads = conf->threads;
-    mo->precision = conf->exact ? ENG_PREC_EXACT : ENG_PREC_INT8;
+    mo->precision = conf->precision == WRK_PREC_EXACT ? ENG_PREC_EXACT
+                                                      : ENG_PREC_INT8;
     mo->kv_type = conf->kv_q8 ? ENG_KV_Q8_0 : ENG_KV_F16;
     mo->cache_dir = conf->cache[0] != '\0' ? conf->cache : NULL;
     mo->prepared_fd = prepared_fd;
@@ -242,7 +266,8 @@ plan(const wrk_conf_t *conf, const eng_info_t *info, eng_ctx_opts_t *co)
 
     *co = init;
     co->max_seqs = conf->sequences;
-    co->max_batch_tokens = conf->batch;
+    co->max_batch_tokens = conf->batch < ENG_BATCH_MAX ? conf->batch
+                                                       : ENG_BATCH_MAX;
     co->threads = conf->threads;
 
     kv = conf->kv_bytes != 0 ? conf->kv_bytes : WRK_KV_BYTES_DEFAULT;
@@ -268,22 +293,22 @@ plan(const wrk_conf_t *conf, const eng_info_t *info, eng_ctx_opts_t *co)
 }
 
 
-/* Each worker takes its own part of the list when it is long enough. */
-static void
-choose_cpus(const wrk_conf_t *conf, uint32_t worker, int *cpus,
-    eng_ctx_opts_t *co)
+int
+wrk_model_cpus(const wrk_conf_t *conf, uint32_t worker, int *cpus)
 {
     uint32_t  i, first;
 
+    assert(conf->threads <= ENG_THREADS_MAX);
+
     if (conf->ncpus == 0) {
-        return;
+        return 0;
     }
     first = conf->ncpus >= conf->workers * conf->threads
             ? worker * conf->threads : 0;
     for (i = 0; i < conf->threads; i++) {
         cpus[i] = conf->cpus[(first + i) % conf->ncpus];
     }
-    co->cpus = cpus;
+    return 1;
 }
 
 
@@ -308,8 +333,8 @@ before_pack(void *arg)
 
 
 static int
-open_weights(wrk_model_t *m, const wrk_conf_t *conf, int prepared_fd,
-    void (*settle)(const wrk_conf_t *conf), char *err)
+open_weights(wrk_model_t *m, const wrk_conf_t *conf, int encoder,
+    int prepared_fd, void (*settle)(const wrk_conf_t *conf), char *err)
 {
     packing_t         packing = { settle, conf, 0 };
     eng_err_t         ee;
@@ -319,9 +344,13 @@ open_weights(wrk_model_t *m, const wrk_conf_t *conf, int prepared_fd,
     mo.before_pack = before_pack;
     mo.before_pack_arg = &packing;
 
+    if (encoder) {
+        return wrk_model_enc_weights(m, conf, prepared_fd, before_pack,
+                                     &packing, err);
+    }
     if (eng_model_open(conf->file, &mo, &m->model, &ee) != ENG_OK) {
         m->model = NULL;
-        return fail(err, "%s", ee.text);
+        return wrk_model_fail(err, "%s", ee.text);
     }
     if (packing.packed && conf->cache[0] != '\0') {
         wrk_cache_tidy(conf->cache, WRK_CACHE_FILES_MAX);
@@ -339,14 +368,12 @@ open_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     eng_ctx_opts_t     co;
     const eng_info_t  *info;
 
-    assert(conf->threads <= ENG_THREADS_MAX);
-
     info = eng_model_info(m->model);
     plan(conf, info, &co);
-    choose_cpus(conf, worker, cpus, &co);
+    co.cpus = wrk_model_cpus(conf, worker, cpus) ? cpus : NULL;
 
     if (eng_create(m->model, &co, &m->eng, &ee) != ENG_OK) {
-        return fail(err, "%s", ee.text);
+        return wrk_model_fail(err, "%s", ee.text);
     }
     m->has_eng = 1;
     m->kv_page_bytes = info->kv_bytes_per_token * m->eng.limits.page_tokens;
@@ -371,11 +398,11 @@ open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err)
     no.delay_us = conf->null_delay_us;
     no.sequences = conf->sequences;
     no.context = conf->context;
-    no.batch = conf->batch;
+    no.batch = conf->batch < ENG_BATCH_MAX ? conf->batch : ENG_BATCH_MAX;
 
     rc = wrk_null_create(&no, m->tok, &m->eng);
     if (rc != ENG_OK) {
-        return fail(err, "the null engine cannot be made (%d)", rc);
+        return wrk_model_fail(err, "the null engine cannot be made (%d)", rc);
     }
     m->has_eng = 1;
     snprintf(m->summary, sizeof(m->summary), "null engine, %u tokens, %u us "
@@ -393,20 +420,25 @@ check_engine(const wrk_conf_t *conf, char *out, size_t cap, char *err)
     eng_ctx_opts_t    co = ENG_CTX_OPTS_INIT;
     eng_model_opts_t  mo;
 
+    if (conf->precision > WRK_PREC_EXACT) {
+        return wrk_model_fail(err, "%s is a model that generates: its "
+                              "\"precision\" is \"default\" or \"exact\"",
+                              conf->file);
+    }
     model_options(conf, -1, &mo);
     co.ctx_len = CONTEXT_STEP;          /* first what a token takes */
     co.max_seqs = 1;
     if (eng_model_check(conf->file, &mo, &co, &info, &ee) != ENG_OK) {
-        return fail(err, "%s", ee.text);
+        return wrk_model_fail(err, "%s", ee.text);
     }
     plan(conf, &info, &co);
     if (eng_model_check(conf->file, &mo, &co, &info, &ee) != ENG_OK) {
-        return fail(err, "%s", ee.text);
+        return wrk_model_fail(err, "%s", ee.text);
     }
 
     snprintf(out, cap, "architecture %s\nparameters %" PRIu64
              "\nweights_bytes %" PRIu64 "\nkv_bytes %" PRIu64
-             "\ncontext %u\n", info.arch, info.parameters, info.weight_bytes,
+             "\ncontext %u\nkind generate\n", info.arch, info.parameters, info.weight_bytes,
              info.kv_bytes, info.ctx_len);
     return 0;
 }
@@ -416,14 +448,18 @@ int
 wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
     char err[WRK_MODEL_ERR_MAX])
 {
-    int          rc;
+    int          rc, encoder;
     wrk_model_t  m;
 
     memset(&m, 0, sizeof(m));
 
-    if (conf->null_engine) {
+    encoder = wrk_model_is_encoder(conf);
+
+    if (encoder) {
+        rc = wrk_model_enc_check(conf, out, cap, err);
+    } else if (conf->null_engine) {
         snprintf(out, cap, "architecture null\nparameters 0\nweights_bytes 0"
-                 "\nkv_bytes 0\ncontext %u\n",
+                 "\nkv_bytes 0\ncontext %u\nkind generate\n",
                  conf->context != 0 ? conf->context : WRK_NULL_CONTEXT);
         rc = 0;
     } else {
@@ -433,7 +469,7 @@ wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
     if (rc == 0) {
         rc = open_tokenizer(&m, conf, NULL, err);
     }
-    if (rc == 0) {
+    if (rc == 0 && !encoder) {
         rc = open_template(&m, conf, err);
     }
     wrk_model_close(&m);
@@ -441,8 +477,8 @@ wrk_model_check(const wrk_conf_t *conf, char *out, size_t cap,
 }
 
 
-static int
-fail(char *err, const char *fmt, ...)
+int
+wrk_model_fail(char *err, const char *fmt, ...)
 {
     va_list  args;
 

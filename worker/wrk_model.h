@@ -1,6 +1,7 @@
 /*
- * What one configuration needs to answer requests: tokenizer, chat template
- * and engine, opened together and closed together.
+ * What one configuration needs to answer requests: tokenizer and engine, and
+ * for models that generate the chat template, opened together and closed
+ * together.  The file says which kind of model it is.
  *
  * Who may call: an inference worker (open), `--check` (check only).  Errors
  * are 0 or -1 with one line for people.
@@ -16,6 +17,7 @@
 #include "worker/chat/chat.h"
 #include "worker/engine/eng.h"
 #include "worker/wrk_conf.h"
+#include "worker/wrk_eeng.h"
 
 
 #define WRK_MODEL_ERR_MAX      768
@@ -24,9 +26,11 @@
 typedef struct {
     tok_t            *tok;
     chat_template_t  *tmpl;
-    eng_model_t      *model;            /* NULL: the null engine */
+    eng_model_t      *model;            /* NULL: the null engine, encoders */
     eng_t             eng;
     int               has_eng;
+    enc_model_t      *enc_model;        /* NULL: it is no encoder, or null */
+    wrk_eeng_t        eeng;             /* ops NULL: it is no encoder */
     uint64_t          kv_page_bytes;
     char              summary[WRK_MODEL_SUMMARY_MAX];   /* for the log */
 } wrk_model_t;
@@ -45,6 +49,11 @@ int wrk_model_open(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     int prepared_fd, const char *tok_image,
     void (*settle)(const wrk_conf_t *conf), char err[WRK_MODEL_ERR_MAX]);
 void wrk_model_close(wrk_model_t *m);
+
+/* No work for a while: the engine's threads stop spinning. */
+void wrk_model_park(wrk_model_t *m);
+/* 1: kernels are used, so the instruction set matters. */
+int wrk_model_computes(const wrk_model_t *m);
 
 /*
  * Reads headers, tokenizer and template, no weights.  On success writes the

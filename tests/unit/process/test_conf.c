@@ -84,7 +84,7 @@ conf_all_keys(void **state)
     assert_int_equal(c.prefix_cache, 0);
     assert_int_equal(c.queue_tokens, 9);
     assert_string_equal(c.cache, "/var/cache/infer");
-    assert_int_equal(c.exact, 1);
+    assert_int_equal(c.precision, WRK_PREC_EXACT);
     assert_int_equal(c.kv_q8, 1);
     assert_int_equal(c.null_engine, 1);
     assert_int_equal(c.null_delay_us, 20000);

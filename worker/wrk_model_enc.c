@@ -1,0 +1,224 @@
+/*
+ * Opens encoders: what wrk_model.c does for models that generate.  The memory
+ * plan: weights, and the activations of one batch.
+ */
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/wrk_model_int.h"
+
+
+static const char  *kinds[] = {
+    [ENC_EMBED] = "embed", [ENC_CLASSIFY] = "classify",
+    [ENC_RERANK] = "rerank", [ENC_T2T] = "text-to-text"
+};
+
+static const char  *precisions[] = {
+    [ENC_PREC_AUTO] = "auto", [ENC_PREC_F32] = "float32",
+    [ENC_PREC_BF16] = "bfloat16", [ENC_PREC_INT8] = "int8"
+};
+
+
+static void
+model_options(const wrk_conf_t *conf, int prepared_fd, enc_model_opts_t *mo)
+{
+    enc_model_opts_t  init = ENC_MODEL_OPTS_INIT;
+
+    *mo = init;
+    mo->threads = conf->threads;
+    mo->prepared_fd = prepared_fd;
+
+    switch (conf->precision) {
+    case WRK_PREC_EXACT:
+    case WRK_PREC_FLOAT32:
+        mo->precision = ENC_PREC_F32;
+        break;
+    case WRK_PREC_BFLOAT16:
+        mo->precision = ENC_PREC_BF16;
+        break;
+    case WRK_PREC_INT8:
+        mo->precision = ENC_PREC_INT8;
+        break;
+    default:
+        mo->precision = ENC_PREC_AUTO;
+    }
+}
+
+
+static void
+engine_options(const wrk_conf_t *conf, enc_opts_t *co)
+{
+    enc_opts_t  init = ENC_OPTS_INIT;
+
+    *co = init;
+    co->max_tokens = conf->batch;
+    co->max_seqs = conf->sequences;
+    co->threads = conf->threads;
+}
+
+
+/* The null engine that generates stands in for text-to-text models, and for
+ * files that have no weights beside their tokenizer. */
+int
+wrk_model_is_encoder(const wrk_conf_t *conf)
+{
+    eng_err_t         ee;
+    enc_info_t        info;
+    enc_opts_t        co;
+    enc_model_opts_t  mo;
+
+    if (!conf->null_engine) {
+        return enc_can_open(conf->file);
+    }
+
+    model_options(conf, -1, &mo);
+    engine_options(conf, &co);
+
+    return enc_can_open(conf->file)
+           && enc_model_check(conf->file, &mo, &co, &info, &ee) == ENG_OK
+           && info.kind != ENC_T2T;
+}
+
+
+static int
+check(const wrk_conf_t *conf, enc_info_t *info, char *err)
+{
+    eng_err_t         ee;
+    enc_opts_t        co;
+    enc_model_opts_t  mo;
+
+    model_options(conf, -1, &mo);
+    engine_options(conf, &co);
+
+    if (enc_model_check(conf->file, &mo, &co, info, &ee) != ENG_OK) {
+        return wrk_model_fail(err, "%s", ee.text);
+    }
+
+    if (info->kind == ENC_T2T) {
+        return wrk_model_fail(err, "%s is a text-to-text model (%s): these "
+                              "are served by the null engine only",
+                              conf->file, info->arch);
+    }
+
+    return 0;
+}
+
+
+int
+wrk_model_enc_weights(wrk_model_t *m, const wrk_conf_t *conf,
+    int prepared_fd, void (*before_pack)(void *arg), void *arg, char *err)
+{
+    eng_err_t         ee;
+    enc_info_t        info;
+    enc_model_opts_t  mo;
+
+    if (check(conf, &info, err) != 0) {
+        return -1;
+    }
+
+    model_options(conf, prepared_fd, &mo);
+    mo.before_pack = before_pack;
+    mo.before_pack_arg = arg;
+
+    if (enc_model_open(conf->file, &mo, &m->enc_model, &ee) != ENG_OK) {
+        m->enc_model = NULL;
+        return wrk_model_fail(err, "%s", ee.text);
+    }
+
+    return 0;
+}
+
+
+static int
+open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err)
+{
+    enc_info_t       info;
+    wrk_eeng_info_t  like;
+
+    if (check(conf, &info, err) != 0) {
+        return -1;
+    }
+
+    memset(&like, 0, sizeof(like));
+    like.kind = info.kind;
+    like.score = info.score;
+    like.normalize = info.normalize;
+    like.max_seq = info.max_seq;
+    like.max_tokens = conf->batch > info.max_seq ? conf->batch : info.max_seq;
+    like.max_seqs = conf->sequences;
+    like.labels = info.labels;
+    like.width = info.kind == ENC_EMBED ? info.dim : info.labels;
+    like.types = info.types;
+    like.vocab = info.vocab;
+
+    if (wrk_eeng_null(&m->eeng, &like, conf->null_delay_us) != 0) {
+        return wrk_model_fail(err, "no memory for the null engine");
+    }
+
+    snprintf(m->summary, sizeof(m->summary), "null engine, %s, %u values, %u "
+             "us a batch, context %u", kinds[info.kind], like.width,
+             conf->null_delay_us, like.max_seq);
+    return 0;
+}
+
+
+int
+wrk_model_enc_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
+    char *err)
+{
+    int                cpus[ENG_THREADS_MAX];
+    enc_t             *enc;
+    eng_err_t          ee;
+    enc_opts_t         co;
+    const enc_info_t  *info;
+
+    if (conf->null_engine) {
+        return open_null(m, conf, err);
+    }
+
+    info = enc_model_info(m->enc_model);
+    engine_options(conf, &co);
+    co.cpus = wrk_model_cpus(conf, worker, cpus) ? cpus : NULL;
+
+    if (enc_create(m->enc_model, &co, &enc, &ee) != ENG_OK) {
+        return wrk_model_fail(err, "%s", ee.text);
+    }
+
+    if (wrk_eeng_open(&m->eeng, m->enc_model, enc) != 0) {
+        enc_destroy(enc);
+        return wrk_model_fail(err, "no memory for the engine");
+    }
+
+    snprintf(m->summary, sizeof(m->summary), "%s, %s, %" PRIu64 " M "
+             "parameters, weights %" PRIu64 " MiB (%s), context %u",
+             info->arch, kinds[info->kind], info->parameters / 1000000,
+             info->weight_bytes >> 20, precisions[info->precision],
+             m->eeng.info.max_seq);
+    return 0;
+}
+
+
+int
+wrk_model_enc_check(const wrk_conf_t *conf, char *out, size_t cap, char *err)
+{
+    uint32_t    context;
+    enc_info_t  info;
+
+    if (check(conf, &info, err) != 0) {
+        return -1;
+    }
+
+    context = info.max_seq;
+    if (conf->context != 0 && conf->context < context) {
+        context = conf->context;
+    }
+
+    snprintf(out, cap, "architecture %s\nparameters %" PRIu64
+             "\nweights_bytes %" PRIu64 "\nkv_bytes 0\ncontext %u\n"
+             "kind %s\n", conf->null_engine ? "null" : info.arch,
+             info.parameters, info.weight_bytes, context, kinds[info.kind]);
+    return 0;
+}

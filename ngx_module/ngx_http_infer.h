@@ -25,6 +25,10 @@
 #define NGX_HTTP_INFER_NAME_MAX     63          /* bytes of a model's name */
 #define NGX_HTTP_INFER_RETRIES      1           /* of a request that was lost */
 
+#ifndef NGX_HTTP_INFER_VERSION
+#define NGX_HTTP_INFER_VERSION      "0.1.0"
+#endif
+
 #ifndef NGX_HTTP_INFER_WORKER
 #define NGX_HTTP_INFER_WORKER       "/usr/lib/nginx/nginx-infer-worker"
 #endif
@@ -47,6 +51,7 @@ typedef struct {
     ngx_uint_t                      threads;
     ngx_uint_t                      context;
     ngx_uint_t                      batch;
+    ngx_uint_t                      batch_delay_us;
     ngx_uint_t                      sequences;
     ngx_uint_t                      kv_bytes;
     ngx_uint_t                      queue_requests;
@@ -65,6 +70,9 @@ typedef struct {
 
     ngx_uint_t                      index;      /* in the main conf's array */
     time_t                          created;    /* mtime of the file */
+    ngx_str_t                       kind;       /* what --check has said */
+    ngx_str_t                       architecture;
+    ngx_uint_t                      served;     /* tokens of a sequence */
     uint64_t                        hash;       /* of text */
     ngx_str_t                       text;       /* for supervisor and worker */
     u_char                          fingerprint[16];

@@ -68,8 +68,23 @@ off_t ngx_http_infer_out_bytes(ngx_chain_t *chain);
     ngx_http_infer_out_data(out, s, sizeof(s) - 1)
 
 
+/* Whose words a request and its answer are in. */
+typedef enum {
+    NGX_HTTP_INFER_OPENAI = 0,                  /* the task says the rest */
+    NGX_HTTP_INFER_EMBEDDINGS,                  /* OpenAI's */
+    NGX_HTTP_INFER_EMBED,                       /* text-embeddings-inference */
+    NGX_HTTP_INFER_SIMILARITY,
+    NGX_HTTP_INFER_PREDICT,
+    NGX_HTTP_INFER_RERANK,                      /* its "texts", or v1's
+                                                   "documents" */
+    NGX_HTTP_INFER_CLASSIFY,                    /* v1's */
+    NGX_HTTP_INFER_NAPIS
+} ngx_http_infer_api_e;
+
+
 /* An error to be told: OpenAI's object and its headers. */
 typedef struct {
+    ngx_uint_t                      native;     /* TEI's object instead */
     ngx_uint_t                      status;
     const char                     *type;
     const char                     *code;       /* NULL: null */
@@ -77,6 +92,10 @@ typedef struct {
     ngx_str_t                       message;
     ngx_msec_t                      retry;      /* 0: do not retry */
 } ngx_http_infer_error_t;
+
+
+/* Of a request to an encoder; see ngx_http_infer_encode.h. */
+typedef struct ngx_http_infer_encode_s  ngx_http_infer_encode_t;
 
 
 typedef struct {
@@ -109,6 +128,8 @@ struct ngx_http_infer_ctx_s {
 
     ngx_http_infer_error_t          error;
     ngx_http_infer_out_t            out;
+    ngx_http_infer_api_e            api;
+    ngx_http_infer_encode_t        *encode;     /* NULL: it generates */
     ngx_http_infer_choice_t        *choices;
     ngx_uint_t                      nchoices;
     ngx_str_t                       chunk;      /* head of each SSE chunk */
@@ -205,6 +226,21 @@ void ngx_http_infer_render_finish(ngx_http_infer_ctx_t *ctx,
 void ngx_http_infer_render_ids(ngx_http_infer_ctx_t *ctx, ngx_uint_t pairs,
     const u_char *data, size_t len);
 void ngx_http_infer_render_end(ngx_http_infer_ctx_t *ctx);
+
+/* encode: what a result of an encoder becomes.  init before the first frame
+ * and before another worker starts again; values and labels as their frames
+ * say, NGX_ERROR when they do not go on where the last one stopped; end when
+ * all was said, NGX_ERROR when not all has come. */
+ngx_int_t ngx_http_infer_encode_init(ngx_http_infer_ctx_t *ctx);
+ngx_int_t ngx_http_infer_encode_values(ngx_http_infer_ctx_t *ctx,
+    ngx_uint_t row, const u_char *data, size_t len);
+ngx_int_t ngx_http_infer_encode_labels(ngx_http_infer_ctx_t *ctx,
+    const u_char *data, size_t len);
+ngx_int_t ngx_http_infer_encode_end(ngx_http_infer_ctx_t *ctx);
+
+/* info: GET info */
+ngx_int_t ngx_http_infer_info_handler(ngx_http_request_t *r,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
 
 /* metrics: shared by all nginx workers, kept over reloads. */
 typedef enum {

@@ -259,6 +259,64 @@ ngx_http_infer_check_end(ngx_http_infer_check_t *check, ngx_uint_t kill_it)
 }
 
 
+/* The value of a line `key value`, copied; empty when there is none. */
+static ngx_int_t
+ngx_http_infer_check_value(ngx_conf_t *cf, u_char *buf, size_t len,
+    const char *key, ngx_str_t *value)
+{
+    size_t   n;
+    u_char  *p, *end, *last;
+
+    n = ngx_strlen(key);
+    last = buf + len;
+    ngx_str_null(value);
+
+    for (p = buf; p < last; p = end + 1) {
+        end = ngx_strlchr(p, last, '\n');
+        end = end != NULL ? end : last;
+
+        if ((size_t) (end - p) > n + 1 && ngx_strncmp(p, key, n) == 0
+            && p[n] == ' ')
+        {
+            value->len = (size_t) (end - p) - n - 1;
+            value->data = ngx_pnalloc(cf->pool, value->len);
+            if (value->data == NULL) {
+                return NGX_ERROR;
+            }
+
+            ngx_memcpy(value->data, p + n + 1, value->len);
+            return NGX_OK;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_infer_check_facts(ngx_conf_t *cf, ngx_http_infer_model_t *model,
+    u_char *buf, size_t len)
+{
+    ngx_int_t  n;
+    ngx_str_t  context;
+
+    if (ngx_http_infer_check_value(cf, buf, len, "kind", &model->kind)
+        != NGX_OK
+        || ngx_http_infer_check_value(cf, buf, len, "architecture",
+                                      &model->architecture) != NGX_OK
+        || ngx_http_infer_check_value(cf, buf, len, "context", &context)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    n = ngx_atoi(context.data, context.len);
+    model->served = n != NGX_ERROR ? (ngx_uint_t) n : 0;
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_infer_check_verdict(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     ngx_http_infer_model_t *model, u_char *buf, size_t len)
@@ -267,7 +325,7 @@ ngx_http_infer_check_verdict(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     ngx_str_t   text;
 
     if (len >= 3 && ngx_strncmp(buf, "ok\n", 3) == 0) {
-        return NGX_OK;
+        return ngx_http_infer_check_facts(cf, model, buf, len);
     }
 
     text.data = buf;

@@ -98,10 +98,41 @@ ngx_http_infer_render_string(ngx_http_infer_out_t *out, const u_char *data,
 }
 
 
+/* {"error", "error_type"} of text-embeddings-inference. */
+static void
+ngx_http_infer_render_native(ngx_http_infer_out_t *out,
+    ngx_http_infer_error_t *error)
+{
+    ngx_http_infer_out(out, "{\"error\":\"");
+    ngx_http_infer_out_text(out, error->message.data, error->message.len);
+
+    switch (error->status) {
+    case NGX_HTTP_TOO_MANY_REQUESTS:
+        ngx_http_infer_out(out, "\",\"error_type\":\"Overloaded\"}");
+        return;
+    case NGX_HTTP_SERVICE_UNAVAILABLE:
+        ngx_http_infer_out(out, "\",\"error_type\":\"Unhealthy\"}");
+        return;
+    }
+
+    if (error->status < 500) {
+        ngx_http_infer_out(out, "\",\"error_type\":\"Validation\"}");
+
+    } else {
+        ngx_http_infer_out(out, "\",\"error_type\":\"Backend\"}");
+    }
+}
+
+
 void
 ngx_http_infer_render_error(ngx_http_infer_out_t *out,
     ngx_http_infer_error_t *error)
 {
+    if (error->native) {
+        ngx_http_infer_render_native(out, error);
+        return;
+    }
+
     ngx_http_infer_out(out, "{\"error\":{\"message\":\"");
     ngx_http_infer_out_text(out, error->message.data, error->message.len);
     ngx_http_infer_out(out, "\",\"type\":\"");

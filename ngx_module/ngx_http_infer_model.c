@@ -55,7 +55,9 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
     { ngx_string("threads"), ngx_http_infer_item_number, at(threads), 1, 64 },
     { ngx_string("context"), ngx_http_infer_item_number, at(context),
       0, 1 << 20 },
-    { ngx_string("batch"), ngx_http_infer_item_number, at(batch), 1, 4096 },
+    { ngx_string("batch"), ngx_http_infer_item_number, at(batch), 1, 65536 },
+    { ngx_string("batch_delay"), ngx_http_infer_item_usec,
+      at(batch_delay_us), 0, 1000000 },
     { ngx_string("sequences"), ngx_http_infer_item_number, at(sequences),
       1, 1024 },
     { ngx_string("kv_cache"), ngx_http_infer_item_kv, at(kv_bytes),
@@ -439,6 +441,23 @@ ngx_http_infer_item_path(ngx_conf_t *cf, ngx_http_infer_item_t *item,
 }
 
 
+static ngx_uint_t
+ngx_http_infer_is_precision(ngx_str_t *word)
+{
+    ngx_uint_t          i;
+    static const char  *names[] = { "default", "exact", "float32", "bfloat16",
+                                    "int8" };
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (ngx_strcmp(word->data, names[i]) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /* A word whose letters are bounded here and meaning in the worker. */
 static char *
 ngx_http_infer_item_word(ngx_conf_t *cf, ngx_http_infer_item_t *item,
@@ -451,12 +470,12 @@ ngx_http_infer_item_word(ngx_conf_t *cf, ngx_http_infer_item_t *item,
     field = (ngx_str_t *) ((char *) model + item->offset);
 
     if (field == &model->precision
-        && ngx_strcmp(value[1].data, "default") != 0
-        && ngx_strcmp(value[1].data, "exact") != 0)
+        && !ngx_http_infer_is_precision(&value[1]))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" of \"precision\" in "
-                           "\"infer_model\": it is \"default\" or \"exact\"",
+                           "\"infer_model\": it is \"default\", \"exact\", "
+                           "\"float32\", \"bfloat16\" or \"int8\"",
                            &value[1]);
         return NGX_CONF_ERROR;
     }
@@ -690,12 +709,13 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
 
     p = ngx_slprintf(p, last,
                      "name %V\nfile %V\nworkers %ui\nthreads %ui\n"
-                     "context %ui\nbatch %ui\nsequences %ui\nkv_bytes %ui\n"
+                     "context %ui\nbatch %ui\nbatch_delay_us %ui\n"
+                     "sequences %ui\nkv_bytes %ui\n"
                      "prefix_cache %ui\nqueue_requests %ui\n"
                      "queue_tokens %ui\ncache %V\nprecision %V\nkv_type %V\n",
                      &model->name, &model->file, model->workers,
                      model->threads, model->context, model->batch,
-                     model->sequences, model->kv_bytes, model->prefix_cache,
+                     model->batch_delay_us, model->sequences, model->kv_bytes, model->prefix_cache,
                      model->queue_requests, model->queue_tokens,
                      &model->cache, &model->precision, &model->kv_type);
     p = ngx_slprintf(p, last,

@@ -92,7 +92,14 @@ static const ngx_http_infer_member_t  ngx_http_infer_members[] = {
 #define NGX_HTTP_INFER_NMEMBERS                                               \
     (sizeof(ngx_http_infer_members) / sizeof(ngx_http_infer_member_t))
 
+static ngx_int_t ngx_http_infer_parse_begin(ngx_http_infer_parse_t *p);
 static ngx_int_t ngx_http_infer_parse_end(ngx_http_infer_parse_t *p);
+
+
+static const ngx_http_infer_dialect_t  ngx_http_infer_openai = {
+    ngx_http_infer_members, NGX_HTTP_INFER_NMEMBERS,
+    ngx_http_infer_parse_begin, ngx_http_infer_parse_end
+};
 
 
 static void
@@ -102,21 +109,32 @@ ngx_http_infer_defaults(shr_req_t *req)
     req->temperature = 1;
     req->top_p = 1;
     req->repetition_penalty = 1;
-    req->max_tokens = req->task == SHR_TASK_COMPLETE
-                      ? NGX_HTTP_INFER_TEXT_TOKENS : SHR_MAX_TOKENS_REST;
+    req->max_tokens = SHR_MAX_TOKENS_REST;
+}
+
+
+static ngx_int_t
+ngx_http_infer_parse_begin(ngx_http_infer_parse_t *p)
+{
+    if (p->ctx->req.task == SHR_TASK_COMPLETE) {
+        p->ctx->req.max_tokens = NGX_HTTP_INFER_TEXT_TOKENS;
+    }
+
+    return NGX_OK;
 }
 
 
 static const ngx_http_infer_member_t *
-ngx_http_infer_member(const ngx_http_infer_json_member_t *m, ngx_uint_t task)
+ngx_http_infer_member(const ngx_http_infer_dialect_t *dialect,
+    const ngx_http_infer_json_member_t *m, ngx_uint_t bit)
 {
     ngx_uint_t                      i;
     const ngx_http_infer_member_t  *f;
 
-    for (i = 0; i < NGX_HTTP_INFER_NMEMBERS; i++) {
-        f = &ngx_http_infer_members[i];
+    for (i = 0; i < dialect->nmembers; i++) {
+        f = &dialect->members[i];
 
-        if (!(f->tasks & (1u << task)) || m->name_len < f->name.len) {
+        if (!(f->tasks & bit) || m->name_len < f->name.len) {
             continue;
         }
 
@@ -151,6 +169,7 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
     ngx_http_infer_parse_t                p;
     ngx_http_infer_json_err_t             err;
     const ngx_http_infer_member_t        *f;
+    const ngx_http_infer_dialect_t       *dialect;
     const ngx_http_infer_json_member_t   *m;
     static ngx_http_infer_json_doc_t      doc;
 
@@ -158,7 +177,21 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
     p.ctx = ctx;
     p.w = w;
 
+    if (ctx->api == NGX_HTTP_INFER_OPENAI) {
+        dialect = &ngx_http_infer_openai;
+        p.bit = 1u << ctx->req.task;
+
+    } else {
+        dialect = &ngx_http_infer_encoders;
+        p.bit = 1u << ctx->api;
+    }
+
     ngx_http_infer_defaults(&ctx->req);
+
+    if (dialect->begin(&p) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     shr_req_begin(w, w->buf, w->cap, &ctx->req);
     shr_req_add(w, SHR_R_REQUEST_ID, ctx->id, NGX_HTTP_INFER_ID_LEN);
 
@@ -176,7 +209,7 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
 
     for (i = 0; i < doc.nmembers; i++) {
         m = &doc.members[i];
-        f = ngx_http_infer_member(m, ctx->req.task);
+        f = ngx_http_infer_member(dialect, m, p.bit);
 
         if (f != NULL && !ngx_http_infer_is(&m->value, NULL)
             && f->read(&p, f, &m->value) != NGX_OK)
@@ -185,7 +218,22 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
         }
     }
 
-    return ngx_http_infer_parse_end(&p);
+    if (ctx->model == NULL) {
+        ctx->model = ((ngx_http_infer_model_t **) ctx->conf->models->elts)[0];
+    }
+
+    if (dialect->end(&p) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (w->err != 0) {
+        return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "request_too_large", NULL,
+                                   "The request has more parts than this "
+                                   "server takes.");
+    }
+
+    return NGX_OK;
 }
 
 
@@ -247,10 +295,6 @@ ngx_http_infer_parse_end(ngx_http_infer_parse_t *p)
     ctx = p->ctx;
     req = &ctx->req;
 
-    if (ctx->model == NULL) {
-        ctx->model = ((ngx_http_infer_model_t **) ctx->conf->models->elts)[0];
-    }
-
     if (ngx_http_infer_parse_inputs(p) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -293,13 +337,6 @@ ngx_http_infer_parse_end(ngx_http_infer_parse_t *p)
                                    "%ud answers are given to one request.",
                                    ngx_max(p->nprompts, 1), req->n,
                                    SHR_CHOICES_MAX);
-    }
-
-    if (p->w->err != 0) {
-        return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                   "request_too_large", NULL,
-                                   "The request has more parts than this "
-                                   "server takes.");
     }
 
     return NGX_OK;

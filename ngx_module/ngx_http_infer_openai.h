@@ -1,6 +1,6 @@
 /*
- * What the readers of OpenAI's fields share; the table of fields is in
- * ngx_http_infer_openai.c.
+ * What the readers of fields share; the tables of fields are in
+ * ngx_http_infer_openai.c and, for encoders, in ngx_http_infer_encode.c.
  */
 
 #ifndef NGX_HTTP_INFER_OPENAI_H
@@ -13,6 +13,7 @@
 typedef struct {
     ngx_http_infer_ctx_t  *ctx;
     shr_req_writer_t      *w;
+    ngx_uint_t             bit;                 /* of the endpoint */
     ngx_uint_t             nprompts;
     ngx_uint_t             messages;
     ngx_uint_t             logprobs;
@@ -34,6 +35,17 @@ struct ngx_http_infer_member_s {
     double        min;
     double        max;
 };
+
+/* The fields of some endpoints, and what only all together can say.  A
+ * member's `tasks` has a bit for each endpoint: its task, or its api. */
+typedef struct {
+    const ngx_http_infer_member_t  *members;
+    ngx_uint_t                      nmembers;
+    ngx_int_t                     (*begin)(ngx_http_infer_parse_t *p);
+    ngx_int_t                     (*end)(ngx_http_infer_parse_t *p);
+} ngx_http_infer_dialect_t;
+
+extern const ngx_http_infer_dialect_t  ngx_http_infer_encoders;
 
 #define reader(name)                                                          \
     ngx_int_t ngx_http_infer_f_##name(ngx_http_infer_parse_t *p,              \

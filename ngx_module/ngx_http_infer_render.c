@@ -89,6 +89,10 @@ ngx_http_infer_render_init(ngx_http_infer_ctx_t *ctx)
     ngx_pool_t               *pool;
     ngx_http_infer_choice_t  *choice;
 
+    if (ctx->encode != NULL) {
+        return ngx_http_infer_encode_init(ctx);
+    }
+
     pool = ctx->request->pool;
 
     if (ctx->choices == NULL) {

@@ -157,6 +157,35 @@ ngx_http_infer_keep(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
 }
 
 
+/* Whether such a frame can belong to an answer of this kind. */
+static ngx_uint_t
+ngx_http_infer_expects(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
+{
+    if (frame->choice >= ctx->nchoices) {
+        return 0;
+    }
+
+    switch (frame->type) {
+
+    case SHR_F_TEXT:
+    case SHR_F_FINISH:
+    case SHR_F_IDS:
+    case SHR_F_OFFSETS:
+        return ctx->encode == NULL;
+
+    case SHR_F_LOGPROB:
+        return ctx->encode == NULL && (ctx->req.flags & SHR_REQ_LOGPROBS);
+
+    case SHR_F_VALUES:
+    case SHR_F_LABELS:
+        return ctx->encode != NULL;
+
+    default:
+        return 1;
+    }
+}
+
+
 static ngx_int_t
 ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     u_char *data)
@@ -164,10 +193,7 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     shr_start_t   start;
     shr_finish_t  finish;
 
-    if (frame->choice >= ctx->nchoices
-        || (frame->type == SHR_F_LOGPROB
-            && !(ctx->req.flags & SHR_REQ_LOGPROBS)))
-    {
+    if (!ngx_http_infer_expects(ctx, frame)) {
         return NGX_ERROR;
     }
 
@@ -204,6 +230,13 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
         ngx_http_infer_render_ids(ctx, frame->type == SHR_F_OFFSETS, data,
                                   frame->len);
         return NGX_OK;
+
+    case SHR_F_VALUES:
+        return ngx_http_infer_encode_values(ctx, frame->choice, data,
+                                            frame->len);
+
+    case SHR_F_LABELS:
+        return ngx_http_infer_encode_labels(ctx, data, frame->len);
 
     case SHR_F_USAGE:
         ngx_http_infer_usage(ctx, data);
@@ -332,10 +365,22 @@ ngx_http_infer_end(ngx_http_infer_ctx_t *ctx)
         return;
     }
 
+    if (ctx->encode != NULL && ngx_http_infer_encode_end(ctx) != NGX_OK) {
+        (void) ngx_http_infer_fail(ctx, NGX_HTTP_BAD_GATEWAY,
+                                   "worker_failed", NULL,
+                                   "The worker of model \"%V\" gave no "
+                                   "complete answer.", &ctx->model->name);
+        ngx_http_infer_reply_error(ctx);
+        return;
+    }
+
     ctx->end_ns = ngx_http_infer_now();
     ngx_http_infer_count_end(ctx);
     ngx_http_infer_release(ctx);
-    ngx_http_infer_render_end(ctx);
+
+    if (ctx->encode == NULL) {
+        ngx_http_infer_render_end(ctx);
+    }
 
     ctx->finished = 1;
 

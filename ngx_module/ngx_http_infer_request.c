@@ -18,6 +18,7 @@ struct ngx_http_infer_route_s {
     ngx_str_t      tail;
     ngx_uint_t     methods;
     shr_task_t     task;                /* 0: answered by handler */
+    ngx_uint_t     api;                 /* ngx_http_infer_api_e */
     ngx_int_t    (*handler)(ngx_http_request_t *r,
                      ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
 };
@@ -30,25 +31,36 @@ static ngx_int_t ngx_http_infer_healthz_handler(ngx_http_request_t *r,
 static ngx_int_t ngx_http_infer_readyz_handler(ngx_http_request_t *r,
     ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
 static ngx_int_t ngx_http_infer_task(ngx_http_request_t *r,
-    ngx_http_infer_loc_conf_t *ilcf, shr_task_t task);
+    ngx_http_infer_loc_conf_t *ilcf, const ngx_http_infer_route_t *route);
 static void ngx_http_infer_body_handler(ngx_http_request_t *r);
 static void ngx_http_infer_cleanup(void *data);
 
 
 #define GET  (NGX_HTTP_GET|NGX_HTTP_HEAD)
 
+#define POST(tail, task, api)                                                 \
+    { ngx_string(tail), NGX_HTTP_POST, task, api, NULL }
+
 static ngx_http_infer_route_t  ngx_http_infer_routes[] = {
-    { ngx_string("chat/completions"), NGX_HTTP_POST, SHR_TASK_CHAT, NULL },
-    { ngx_string("completions"), NGX_HTTP_POST, SHR_TASK_COMPLETE, NULL },
-    { ngx_string("tokenize"), NGX_HTTP_POST, SHR_TASK_TOKENIZE, NULL },
-    { ngx_string("detokenize"), NGX_HTTP_POST, SHR_TASK_DETOKENIZE, NULL },
-    { ngx_string("models"), GET, 0, ngx_http_infer_models_handler },
-    { ngx_string("models/"), GET, 0, ngx_http_infer_models_handler },
-    { ngx_string("healthz"), GET, 0, ngx_http_infer_healthz_handler },
-    { ngx_string("readyz"), GET, 0, ngx_http_infer_readyz_handler },
-    { ngx_null_string, 0, 0, NULL }
+    POST("chat/completions", SHR_TASK_CHAT, NGX_HTTP_INFER_OPENAI),
+    POST("completions", SHR_TASK_COMPLETE, NGX_HTTP_INFER_OPENAI),
+    POST("embeddings", SHR_TASK_EMBED, NGX_HTTP_INFER_EMBEDDINGS),
+    POST("embed", SHR_TASK_EMBED, NGX_HTTP_INFER_EMBED),
+    POST("similarity", SHR_TASK_EMBED, NGX_HTTP_INFER_SIMILARITY),
+    POST("rerank", SHR_TASK_RERANK, NGX_HTTP_INFER_RERANK),
+    POST("classify", SHR_TASK_CLASSIFY, NGX_HTTP_INFER_CLASSIFY),
+    POST("predict", SHR_TASK_CLASSIFY, NGX_HTTP_INFER_PREDICT),
+    POST("tokenize", SHR_TASK_TOKENIZE, NGX_HTTP_INFER_OPENAI),
+    POST("detokenize", SHR_TASK_DETOKENIZE, NGX_HTTP_INFER_OPENAI),
+    { ngx_string("models"), GET, 0, 0, ngx_http_infer_models_handler },
+    { ngx_string("models/"), GET, 0, 0, ngx_http_infer_models_handler },
+    { ngx_string("info"), GET, 0, 0, ngx_http_infer_info_handler },
+    { ngx_string("healthz"), GET, 0, 0, ngx_http_infer_healthz_handler },
+    { ngx_string("readyz"), GET, 0, 0, ngx_http_infer_readyz_handler },
+    { ngx_null_string, 0, 0, 0, NULL }
 };
 
+#undef POST
 #undef GET
 
 
@@ -190,7 +202,7 @@ ngx_http_infer_handler(ngx_http_request_t *r)
         return rc != NGX_OK ? rc : route->handler(r, ilcf, &rest);
     }
 
-    return ngx_http_infer_task(r, ilcf, route->task);
+    return ngx_http_infer_task(r, ilcf, route);
 }
 
 
@@ -324,7 +336,7 @@ ngx_http_infer_readyz_handler(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_infer_task(ngx_http_request_t *r, ngx_http_infer_loc_conf_t *ilcf,
-    shr_task_t task)
+    const ngx_http_infer_route_t *route)
 {
     ngx_int_t              rc;
     ngx_http_cleanup_t    *cln;
@@ -338,7 +350,8 @@ ngx_http_infer_task(ngx_http_request_t *r, ngx_http_infer_loc_conf_t *ilcf,
 
     ctx->request = r;
     ctx->conf = ilcf;
-    ctx->req.task = task;
+    ctx->req.task = route->task;
+    ctx->api = route->api;
 
     /* of the main request; only this pointer knows us after a redirect */
     cln->handler = ngx_http_infer_cleanup;
@@ -530,8 +543,9 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
     }
 
     /* records take what their JSON takes, or twice that for lists of ids;
-     * shr_req_add() sees to it that nothing is written past the end */
-    cap = ctx->body.len * 2 + 4096;
+     * short texts take 16 bytes for 4 like "a",; shr_req_add() sees to it that
+     * nothing is written past the end */
+    cap = ctx->body.len * (ctx->api == NGX_HTTP_INFER_OPENAI ? 2 : 4) + 4096;
     buf = cap <= sizeof(small) ? small
                                : ngx_palloc(ctx->request->pool, cap);
     if (buf == NULL) {

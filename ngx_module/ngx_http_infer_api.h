@@ -75,8 +75,7 @@ typedef enum {
     NGX_HTTP_INFER_EMBED,                       /* text-embeddings-inference */
     NGX_HTTP_INFER_SIMILARITY,
     NGX_HTTP_INFER_PREDICT,
-    NGX_HTTP_INFER_RERANK,                      /* its "texts", or v1's
-                                                   "documents" */
+    NGX_HTTP_INFER_RERANK,                      /* "texts" or "documents" */
     NGX_HTTP_INFER_CLASSIFY,                    /* v1's */
     NGX_HTTP_INFER_NAPIS
 } ngx_http_infer_api_e;
@@ -226,17 +225,6 @@ void ngx_http_infer_render_finish(ngx_http_infer_ctx_t *ctx,
 void ngx_http_infer_render_ids(ngx_http_infer_ctx_t *ctx, ngx_uint_t pairs,
     const u_char *data, size_t len);
 void ngx_http_infer_render_end(ngx_http_infer_ctx_t *ctx);
-
-/* encode: what a result of an encoder becomes.  init before the first frame
- * and before another worker starts again; values and labels as their frames
- * say, NGX_ERROR when they do not go on where the last one stopped; end when
- * all was said, NGX_ERROR when not all has come. */
-ngx_int_t ngx_http_infer_encode_init(ngx_http_infer_ctx_t *ctx);
-ngx_int_t ngx_http_infer_encode_values(ngx_http_infer_ctx_t *ctx,
-    ngx_uint_t row, const u_char *data, size_t len);
-ngx_int_t ngx_http_infer_encode_labels(ngx_http_infer_ctx_t *ctx,
-    const u_char *data, size_t len);
-ngx_int_t ngx_http_infer_encode_end(ngx_http_infer_ctx_t *ctx);
 
 /* info: GET info */
 ngx_int_t ngx_http_infer_info_handler(ngx_http_request_t *r,

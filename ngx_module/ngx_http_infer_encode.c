@@ -18,20 +18,20 @@
 #define CLASSIFY    bit(CLASSIFY)
 #define ALL         (EMBEDDINGS|EMBED|SIMILARITY|PREDICT|RERANK|CLASSIFY)
 
-static reader(inputs);
-static reader(pairs);
-static reader(sentences);
-static reader(parameters);
-static reader(query);
-static reader(texts);
-static reader(encoding);
-static reader(dimensions);
-static reader(truncate);
-static reader(direction);
-static reader(normalize);
-static reader(raw_scores);
-static reader(return_text);
-static reader(top);
+reader(inputs);
+reader(pairs);
+reader(sentences);
+reader(parameters);
+reader(query);
+reader(texts);
+reader(encoding);
+reader(dimensions);
+reader(truncate);
+reader(direction);
+reader(normalize);
+reader(raw_scores);
+reader(return_text);
+reader(top);
 
 
 static const ngx_http_infer_member_t  ngx_http_infer_encode_members[] = {
@@ -105,8 +105,7 @@ ngx_http_infer_encode_begin(ngx_http_infer_parse_t *p)
 }
 
 
-/* What the endpoint calls its inputs. */
-static const char *
+const char *
 ngx_http_infer_encode_name(ngx_http_infer_ctx_t *ctx)
 {
     switch (ctx->api) {
@@ -238,7 +237,7 @@ ngx_http_infer_encode_ids(ngx_http_infer_parse_t *p, const char *name,
 
 
 /* A text, an array of texts, of token ids, or of arrays of token ids. */
-static reader(inputs)
+reader(inputs)
 {
     ngx_int_t                   rc;
     ngx_str_t                   text;
@@ -329,7 +328,7 @@ ngx_http_infer_encode_pair(ngx_http_infer_parse_t *p,
 
 
 /* A text; one or two texts in an array; an array of such arrays. */
-static reader(pairs)
+reader(pairs)
 {
     ngx_str_t                   text;
     ngx_http_infer_value_t      element;
@@ -397,7 +396,7 @@ ngx_http_infer_encode_list(ngx_http_infer_parse_t *p, const char *name,
 
 
 /* {"source_sentence": …, "sentences": […]}: the source becomes the first. */
-static reader(sentences)
+reader(sentences)
 {
     ngx_str_t               name, text;
     ngx_http_infer_walk_t   walk;
@@ -452,7 +451,7 @@ static reader(sentences)
 }
 
 
-static reader(query)
+reader(query)
 {
     return ngx_http_infer_encode_text(p, "query", value, SHR_R_QUERY,
                                       &p->ctx->encode->query);
@@ -487,7 +486,7 @@ ngx_http_infer_encode_document(ngx_http_infer_parse_t *p, const char *name,
 }
 
 
-static reader(texts)
+reader(texts)
 {
     size_t                       max;
     const char                  *name;
@@ -538,7 +537,7 @@ static reader(texts)
 
 /* --- options ------------------------------------------------------------ */
 
-static reader(encoding)
+reader(encoding)
 {
     if (ngx_http_infer_same(value, "\"base64\"")) {
         p->ctx->encode->base64 = 1;
@@ -556,7 +555,7 @@ static reader(encoding)
 }
 
 
-static reader(dimensions)
+reader(dimensions)
 {
     int64_t  n;
 
@@ -591,26 +590,26 @@ ngx_http_infer_encode_flag(ngx_http_infer_parse_t *p,
 }
 
 
-static reader(truncate)
+reader(truncate)
 {
     return ngx_http_infer_encode_flag(p, f, value, SHR_REQ_TRUNCATE, 0);
 }
 
 
-static reader(normalize)
+reader(normalize)
 {
     return ngx_http_infer_encode_flag(p, f, value, SHR_REQ_NORMALIZE,
                                       SHR_REQ_RAW);
 }
 
 
-static reader(raw_scores)
+reader(raw_scores)
 {
     return ngx_http_infer_encode_flag(p, f, value, SHR_REQ_RAW, 0);
 }
 
 
-static reader(direction)
+reader(direction)
 {
     if (ngx_http_infer_same(value, "\"Left\"")
         || ngx_http_infer_same(value, "\"left\""))
@@ -633,7 +632,7 @@ static reader(direction)
 
 
 /* Of similarity: the same options, a level deeper. */
-static reader(parameters)
+reader(parameters)
 {
     ngx_int_t                 rc;
     ngx_str_t                 name;
@@ -673,7 +672,7 @@ static reader(parameters)
 }
 
 
-static reader(return_text)
+reader(return_text)
 {
     ngx_uint_t  b;
 
@@ -689,7 +688,7 @@ static reader(return_text)
 }
 
 
-static reader(top)
+reader(top)
 {
     int64_t  n;
 

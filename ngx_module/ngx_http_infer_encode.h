@@ -44,4 +44,19 @@ struct ngx_http_infer_encode_s {
 };
 
 
+/* What a result of an encoder becomes.  init before the first frame
+ * and before another worker starts again; values and labels as their frames
+ * say, NGX_ERROR when they do not go on where the last one stopped; end when
+ * all was said, NGX_ERROR when not all has come. */
+ngx_int_t ngx_http_infer_encode_init(ngx_http_infer_ctx_t *ctx);
+ngx_int_t ngx_http_infer_encode_values(ngx_http_infer_ctx_t *ctx,
+    ngx_uint_t row, const u_char *data, size_t len);
+ngx_int_t ngx_http_infer_encode_labels(ngx_http_infer_ctx_t *ctx,
+    const u_char *data, size_t len);
+ngx_int_t ngx_http_infer_encode_end(ngx_http_infer_ctx_t *ctx);
+
+/* What the endpoint calls its inputs: the worker says "input". */
+const char *ngx_http_infer_encode_name(ngx_http_infer_ctx_t *ctx);
+
+
 #endif /* NGX_HTTP_INFER_ENCODE_H */

@@ -715,7 +715,8 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
                      "queue_tokens %ui\ncache %V\nprecision %V\nkv_type %V\n",
                      &model->name, &model->file, model->workers,
                      model->threads, model->context, model->batch,
-                     model->batch_delay_us, model->sequences, model->kv_bytes, model->prefix_cache,
+                     model->batch_delay_us, model->sequences,
+                     model->kv_bytes, model->prefix_cache,
                      model->queue_requests, model->queue_tokens,
                      &model->cache, &model->precision, &model->kv_type);
     p = ngx_slprintf(p, last,

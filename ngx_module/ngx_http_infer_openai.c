@@ -162,6 +162,35 @@ ngx_http_infer_bad_json(ngx_http_infer_ctx_t *ctx,
 }
 
 
+/* The table for this request, and its defaults. */
+static const ngx_http_infer_dialect_t *
+ngx_http_infer_dialect(ngx_http_infer_parse_t *p)
+{
+    ngx_http_infer_ctx_t            *ctx;
+    const ngx_http_infer_dialect_t  *dialect;
+
+    ctx = p->ctx;
+    dialect = ctx->api == NGX_HTTP_INFER_OPENAI ? &ngx_http_infer_openai
+                                                : &ngx_http_infer_encoders;
+    p->bit = 1u << (ctx->api == NGX_HTTP_INFER_OPENAI
+                    ? (ngx_uint_t) ctx->req.task : (ngx_uint_t) ctx->api);
+
+    ngx_http_infer_defaults(&ctx->req);
+
+    return dialect->begin(p) == NGX_OK ? dialect : NULL;
+}
+
+
+static ngx_int_t
+ngx_http_infer_too_many_parts(ngx_http_infer_ctx_t *ctx)
+{
+    return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                               "request_too_large", NULL,
+                               "The request has more parts than this server "
+                               "takes.");
+}
+
+
 ngx_int_t
 ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
 {
@@ -177,18 +206,8 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
     p.ctx = ctx;
     p.w = w;
 
-    if (ctx->api == NGX_HTTP_INFER_OPENAI) {
-        dialect = &ngx_http_infer_openai;
-        p.bit = 1u << ctx->req.task;
-
-    } else {
-        dialect = &ngx_http_infer_encoders;
-        p.bit = 1u << ctx->api;
-    }
-
-    ngx_http_infer_defaults(&ctx->req);
-
-    if (dialect->begin(&p) != NGX_OK) {
+    dialect = ngx_http_infer_dialect(&p);
+    if (dialect == NULL) {
         return NGX_ERROR;
     }
 
@@ -226,14 +245,7 @@ ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
         return NGX_ERROR;
     }
 
-    if (w->err != 0) {
-        return ngx_http_infer_fail(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                   "request_too_large", NULL,
-                                   "The request has more parts than this "
-                                   "server takes.");
-    }
-
-    return NGX_OK;
+    return w->err == 0 ? NGX_OK : ngx_http_infer_too_many_parts(ctx);
 }
 
 

@@ -8,7 +8,7 @@
  * grows.
  */
 
-#include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_encode.h"
 
 
 #define NGX_HTTP_INFER_HEAD_MAX  256     /* without the name */

@@ -5,7 +5,7 @@
  * response ring fills and the worker pauses that sequence alone.
  */
 
-#include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_encode.h"
 
 
 #define NGX_HTTP_INFER_FRAMES       128         /* of one request, per turn */
@@ -316,7 +316,13 @@ ngx_http_infer_frame_error(ngx_http_infer_ctx_t *ctx, u_char *data)
     (void) ngx_http_infer_fail(ctx, code->status, code->code, NULL, "%V",
                                &text);
 
-    if (error.param_len != 0) {
+    if (ctx->encode != NULL && error.param_len == sizeof("input") - 1
+        && ngx_strncmp(data + sizeof(shr_error_t), "input", 5) == 0)
+    {
+        ctx->error.param.data = (u_char *) ngx_http_infer_encode_name(ctx);
+        ctx->error.param.len = ngx_strlen(ctx->error.param.data);
+
+    } else if (error.param_len != 0) {
         p = ngx_pnalloc(ctx->request->pool, error.param_len);
 
         if (p != NULL) {

@@ -10,7 +10,7 @@
  *   threads N             1..64, of each worker, default 2
  *   context N             0..1048576 tokens of a sequence; 0: the model's own
  *   batch N               1..65536 tokens of a step, default 512
- *   batch_delay_us N      0..1000000 that an encoder's batch may wait, default 0
+ *   batch_delay_us N      0..1000000 that an encoder's batch waits, default 0
  *   sequences N           1..1024 running at once, default 64
  *   kv_bytes N            0..2^40; 0: context * sequences, 512 MiB at most
  *   prefix_cache 0|1      1: beginnings of prompts are kept, default 1

@@ -13,6 +13,7 @@
 #define WRK_EIN_FLAGS  (TOK_ADD_SPECIAL | TOK_NO_TRUNCATION | TOK_NO_PADDING)
 
 
+static int wrk_ein_task(wrk_esched_t *s);
 static int wrk_ein_record(wrk_esched_t *s, const shr_record_t *record);
 static int wrk_ein_complete(wrk_esched_t *s);
 
@@ -33,6 +34,10 @@ wrk_ein_decode(wrk_esched_t *s, const void *buf, size_t len)
     in->npairs = 0;
     in->query.data = NULL;
     in->query.len = 0;
+
+    if (wrk_ein_task(s) != 0) {
+        return -1;
+    }
 
     pos = 0;
 
@@ -196,10 +201,6 @@ wrk_ein_complete(wrk_esched_t *s)
     in = &s->in;
     task = in->fixed.task;
     dims = in->fixed.dims;
-
-    if (wrk_ein_task(s) != 0) {
-        return -1;
-    }
 
     if (in->ninputs == 0) {
         return wrk_req_fail(&s->err, SHR_E_INVALID, "input",

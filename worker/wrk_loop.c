@@ -200,7 +200,8 @@ load_model(loop_t *l)
     wrk_log(WRK_LOG_NOTICE, "worker %u ready in %llu.%llu ms: %s, %s, %u "
             "threads, %s", l->index, (unsigned long long) l->load_us / 1000,
             (unsigned long long) l->load_us % 1000 / 100, l->model.summary,
-            wrk_model_computes(&l->model) ? kern_isa_name(kern_isa()) : "no kernels",
+            wrk_model_computes(&l->model) ? kern_isa_name(kern_isa())
+                                          : "no kernels",
             wrk_model_computes(&l->model) ? l->conf.threads : 1,
             l->wait->ops->name);
     return 0;
@@ -498,7 +499,8 @@ show_figures(loop_t *l)
     wrk_serve_stats(&l->serve, value);
     value[SHR_G_LOAD_US] = l->load_us;
     value[SHR_G_IO_URING] = (uint64_t) l->wait->is_uring;
-    value[SHR_G_ISA] = wrk_model_computes(&l->model) ? (uint64_t) kern_isa() : 0;
+    value[SHR_G_ISA] = wrk_model_computes(&l->model) ? (uint64_t) kern_isa()
+                                                     : 0;
 
     for (i = 0; i < l->ngens; i++) {
         server = l->gens[i]->server;

@@ -181,9 +181,11 @@ open_template(wrk_model_t *m, const wrk_conf_t *conf, char *err)
 
     if (m->tmpl == NULL) {
         return wrk_model_fail(err, "chat template %s, line %u: %s",
-                    conf->template_path[0] != '\0' ? conf->template_path
-                    : "of the model file (another one can be configured)",
-                    ce.line, ce.text);
+                              conf->template_path[0] != '\0'
+                              ? conf->template_path
+                              : "of the model file (another one can be "
+                                "configured)",
+                              ce.line, ce.text);
     }
     return 0;
 }
@@ -202,14 +204,15 @@ read_template(const char *path, char **text, size_t *len, char *err)
         if (fd >= 0) {
             close(fd);
         }
-        return wrk_model_fail(err, "chat template %s: %s", path, strerror((int) n));
+        return wrk_model_fail(err, "chat template %s: %s", path,
+                              strerror((int) n));
     }
     if (!S_ISREG(st.st_mode) || st.st_size <= 0
         || st.st_size > CHAT_TEMPLATE_BYTES_MAX)
     {
         close(fd);
-        return wrk_model_fail(err, "chat template %s is no regular file of 1 to %d "
-                    "bytes", path, CHAT_TEMPLATE_BYTES_MAX);
+        return wrk_model_fail(err, "chat template %s is no regular file of 1 "
+                              "to %d bytes", path, CHAT_TEMPLATE_BYTES_MAX);
     }
 
     *text = malloc((size_t) st.st_size);
@@ -438,8 +441,8 @@ check_engine(const wrk_conf_t *conf, char *out, size_t cap, char *err)
 
     snprintf(out, cap, "architecture %s\nparameters %" PRIu64
              "\nweights_bytes %" PRIu64 "\nkv_bytes %" PRIu64
-             "\ncontext %u\nkind generate\n", info.arch, info.parameters, info.weight_bytes,
-             info.kv_bytes, info.ctx_len);
+             "\ncontext %u\nkind generate\n", info.arch, info.parameters,
+             info.weight_bytes, info.kv_bytes, info.ctx_len);
     return 0;
 }
 

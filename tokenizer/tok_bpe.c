@@ -29,16 +29,28 @@ pair_rank(const tok_t *t, uint32_t a, uint32_t b, uint32_t *to)
 }
 
 
-/* Merges ids[0..n-1] in place, lens with them; returns how many are left. */
+/*
+ * Merges ids[0..n-1] in place, lens with them; returns how many are left.
+ * bytes: what the ids stand for, if each of them is one byte, or NULL.
+ */
 static size_t
-merge_small(const tok_t *t, uint32_t *ids, uint32_t *lens, size_t n)
+merge_small(const tok_t *t, uint32_t *ids, uint32_t *lens, size_t n,
+    const uint8_t *bytes)
 {
-    uint32_t  rank[TOK_SCAN_SYMBOLS_MAX], to[TOK_SCAN_SYMBOLS_MAX], best;
-    size_t    i, at;
+    uint32_t    rank[TOK_SCAN_SYMBOLS_MAX], to[TOK_SCAN_SYMBOLS_MAX], best;
+    tok_pair_t  pair;
+    size_t      i, at;
 
     assert(n <= TOK_SCAN_SYMBOLS_MAX);
     for (i = 0; i + 1 < n; i++) {
-        rank[i] = pair_rank(t, ids[i], ids[i + 1], &to[i]);
+        if (bytes != NULL) {
+            pair = t->pairs[bytes[i] << 8 | bytes[i + 1]];
+            rank[i] = pair.rank;
+            to[i] = pair.to;
+
+        } else {
+            rank[i] = pair_rank(t, ids[i], ids[i + 1], &to[i]);
+        }
     }
     while (n > 1) {
         best = NONE;
@@ -259,10 +271,10 @@ merge_long(const tok_t *t, tok_scratch_t *s, const uint32_t *ids,
 }
 
 
-/* ids and lens lie in s->small, n each. */
+/* ids and lens: n each; bytes as for merge_small. */
 static int
 merge_word(const tok_t *t, tok_scratch_t *s, uint32_t *ids, uint32_t *lens,
-    size_t n, size_t base)
+    size_t n, size_t base, const uint8_t *bytes)
 {
     size_t  i;
     int     rc = emit_room(s, n);
@@ -273,7 +285,7 @@ merge_word(const tok_t *t, tok_scratch_t *s, uint32_t *ids, uint32_t *lens,
     if (n > TOK_SCAN_SYMBOLS_MAX) {
         return merge_long(t, s, ids, lens, n, base);
     }
-    n = merge_small(t, ids, lens, n);
+    n = merge_small(t, ids, lens, n, bytes);
     for (i = 0; i < n; i++) {
         emit(s, ids[i], base, lens[i]);
         base += lens[i];
@@ -311,19 +323,25 @@ tok_model_find(const tok_t *t, const uint8_t *p, size_t len)
 uint32_t
 tok_word_find(const tok_t *t, const uint8_t *p, size_t len)
 {
-    uint64_t         h = tok_hash_bytes(p, len), e;
-    uint32_t         at = (uint32_t) h & t->word_mask, id;
-    const tok_ref_t *r;
+    const tok_word_t  *e;
+    const tok_ref_t   *r;
+    tok_word_t         w;
+    uint32_t           at, id;
 
-    for (;; at = (at + 1) & t->word_mask) {
-        e = t->words[at];
-        if (e == 0) {
+    assert(len > 0);
+    w = tok_word_key(p, len, &at);
+    for (/* void */; /* void */; at++) {
+        e = &t->words[at & t->word_mask];
+        if (e->k1 == 0) {
             return TOK_NO_ID;
         }
-        if ((e ^ h) >> 32) {
+        if (e->k0 != w.k0 || (e->k1 & TOK_WORD_KEY) != w.k1) {
             continue;
         }
-        id = (uint32_t) e - 1;
+        id = (uint32_t) (e->k1 >> TOK_WORD_ID) - 1;
+        if (len <= TOK_WORD_BYTES) {
+            return id;
+        }
         r = &t->bytes[id];
         if (r->len == len && memcmp(t->pool + r->off, p, len) == 0) {
             return id;
@@ -332,21 +350,16 @@ tok_word_find(const tok_t *t, const uint8_t *p, size_t len)
 }
 
 
-/* Byte-level: the symbols are bytes; a byte without a token is left out. */
+/* The symbols are bytes; a byte without a token is left out. */
 int
-tok_bpe_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t len, size_t base)
 {
-    uint32_t  small[2 * TOK_SCAN_SYMBOLS_MAX], *ids = small, id;
+    uint32_t  small[2 * TOK_SCAN_SYMBOLS_MAX], *ids = small;
     uint32_t *lens = small + TOK_SCAN_SYMBOLS_MAX;
     size_t    i, n = 0;
     int       rc;
 
-    id = tok_word_find(t, word, len);
-    if (id != TOK_NO_ID) {
-        rc = emit_room(s, 1);
-        return rc == 0 ? emit(s, id, base, len) : rc;
-    }
     if (len > TOK_SCAN_SYMBOLS_MAX) {
         s->small.n = 0;
         rc = tok_room(s, &s->small, 2 * len, sizeof(uint32_t));
@@ -361,7 +374,22 @@ tok_bpe_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
         lens[n] = 1;
         n += ids[n] != TOK_NO_ID;
     }
-    return merge_word(t, s, ids, lens, n, base);
+    return merge_word(t, s, ids, lens, n, base, n == len ? word : NULL);
+}
+
+
+int
+tok_bpe_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base)
+{
+    uint32_t  id = tok_word_find(t, word, len);
+    int       rc;
+
+    if (id == TOK_NO_ID) {
+        return tok_bpe_merge(t, s, word, len, base);
+    }
+    rc = emit_room(s, 1);
+    return rc == 0 ? emit(s, id, base, len) : rc;
 }
 
 
@@ -493,5 +521,5 @@ tok_bpe_chars(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     }
     flush_unknown(t, &y);
     assert(y.n <= room);
-    return merge_word(t, s, y.ids, y.lens, y.n, base);
+    return merge_word(t, s, y.ids, y.lens, y.n, base, NULL);
 }

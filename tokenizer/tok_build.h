@@ -101,6 +101,12 @@ int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n);
 int tok_tables_bpe(tok_build_t *b);
 void tok_tables_fast(tok_build_t *b);
 int tok_tables_whole(tok_build_t *b);
+
+/* tok_tables_pairs.c */
+int tok_tables_words(tok_build_t *b);
+int tok_tables_pairs(tok_build_t *b);
+int tok_tables_filter(tok_build_t *b);
+
 int tok_tables_decode(tok_build_t *b);
 int tok_tables_added(tok_build_t *b);
 int tok_tables_trie(tok_build_t *b);

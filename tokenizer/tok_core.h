@@ -7,7 +7,7 @@
 #define TOK_CORE_H
 
 
-#include "tokenizer/tok_int.h"
+#include "tokenizer/tok_keys.h"
 
 
 /*
@@ -134,7 +134,13 @@ int tok_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t len, size_t base);
 
 uint32_t tok_model_find(const tok_t *t, const uint8_t *p, size_t len);
+
+/* The token that a byte-level word is as a whole, or TOK_NO_ID. */
 uint32_t tok_word_find(const tok_t *t, const uint8_t *p, size_t len);
+
+/* The merges of a byte-level word that tok_word_find does not know. */
+int tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base);
 
 /* tok_fast.c: byte-level BPE straight on the text. */
 int tok_fast_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
@@ -162,22 +168,18 @@ int tok_decode_token(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
 tok_str_t tok_shown(const tok_t *t, uint32_t id);
 
 
-static inline uint32_t
-tok_merge_slot(uint64_t key, uint32_t mask)
-{
-    return (uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
-}
-
-
 /* The merge of a pair, or NULL. */
 static inline const tok_merge_t *
 tok_merge_find(const tok_t *t, uint32_t a, uint32_t b)
 {
-    uint64_t            key = (uint64_t) a << 32 | b;
-    uint32_t            at = tok_merge_slot(key, t->merge_mask);
+    uint64_t            h = tok_pair_hash(a, b), bits = tok_filter_bits(h);
+    uint32_t            at = (uint32_t) (h >> 32);
     const tok_merge_t  *m;
 
-    for (;; at = (at + 1) & t->merge_mask) {
+    if ((t->filter[at & t->filter_mask] & bits) != bits) {
+        return NULL;
+    }
+    for (at &= t->merge_mask; /* void */; at = (at + 1) & t->merge_mask) {
         m = &t->merges[at];
         if (m->a == a && m->b == b) {
             return m;

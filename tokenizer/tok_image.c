@@ -34,6 +34,8 @@ bind_sections(tok_t *t, const uint8_t *p)
     t->hash = at[TOK_S_HASH];
     t->merges = at[TOK_S_MERGES];
     t->words = at[TOK_S_WORDS];
+    t->pairs = h->sect[TOK_S_PAIRS].n ? at[TOK_S_PAIRS] : NULL;
+    t->filter = at[TOK_S_FILTER];
     t->byte_ids = at[TOK_S_BYTE_IDS];
     t->scores = at[TOK_S_SCORES];
     t->trie = at[TOK_S_TRIE];
@@ -59,6 +61,7 @@ bind_sections(tok_t *t, const uint8_t *p)
     t->hash_mask = (1u << h->hash_log) - 1;
     t->merge_mask = (1u << h->merges_log) - 1;
     t->word_mask = (1u << h->words_log) - 1;
+    t->filter_mask = (1u << h->filter_log) - 1;
 }
 
 

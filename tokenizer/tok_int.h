@@ -15,7 +15,7 @@
 
 
 #define TOK_IMAGE_MAGIC    0x31474d494b4f5471ull
-#define TOK_IMAGE_VERSION  1u
+#define TOK_IMAGE_VERSION  2u
 
 typedef struct {
     uint32_t  off;                  /* into the string pool */
@@ -31,7 +31,9 @@ enum {
     TOK_S_LAST,                     /* the same at its end, if different */
     TOK_S_HASH,                     /* uint64_t, model spelling to id */
     TOK_S_MERGES,                   /* tok_merge_t, open addressing */
-    TOK_S_WORDS,                    /* uint64_t, text bytes to id */
+    TOK_S_WORDS,                    /* tok_word_t, text bytes to id */
+    TOK_S_PAIRS,                    /* tok_pair_t[65536], two bytes */
+    TOK_S_FILTER,                   /* uint64_t, which pairs may merge */
     TOK_S_BYTE_IDS,                 /* uint32_t[256] */
     TOK_S_SCORES,                   /* double by id */
     TOK_S_TRIE,                     /* tok_cell_t: vocabulary trie */
@@ -65,6 +67,25 @@ typedef struct {
     uint32_t  rank;
     uint32_t  to;
 } tok_merge_t;
+
+/* The merge of two bytes, by their values; rank TOK_NO_ID: none. */
+typedef struct {
+    uint32_t  rank;
+    uint32_t  to;
+} tok_pair_t;
+
+/*
+ * A word of up to TOK_WORD_BYTES bytes that is a token, key and id in one
+ * load: bytes 0..7, then bytes 8..11 | length << 32 | id << 40, zero padded.
+ * A longer word has length 0, its id, and the upper half of its hash in k0.
+ */
+typedef struct {
+    uint64_t  k0, k1;               /* k1 == 0: empty */
+} tok_word_t;
+
+#define TOK_WORD_BYTES  12
+#define TOK_WORD_KEY    0xffffffffffull
+#define TOK_WORD_ID     40
 
 /* One cell of a trie by double array: check == parent's base + 1. */
 typedef struct {
@@ -175,7 +196,7 @@ typedef struct {
     uint32_t  n_model;              /* ids of the model */
     uint32_t  trunc_max, trunc_stride, trunc_strategy, trunc_left;
     uint32_t  pad_on, pad_fixed, pad_multiple, pad_id, pad_type, pad_left;
-    uint32_t  merges_log, hash_log, words_log;
+    uint32_t  merges_log, hash_log, words_log, filter_log;
     uint32_t  first_raw[8], first_norm[8];  /* first bytes, as bitmaps */
     uint32_t  only_raw, only_norm;  /* the only first byte, or 256 */
     uint32_t  join_char;            /* SPM shortcut: code point of U+2581 */
@@ -211,7 +232,9 @@ struct tok {
     const tok_ref_t    *bytes, *first, *last;   /* first, last: or NULL */
     const uint64_t     *hash;
     const tok_merge_t  *merges;
-    const uint64_t     *words;
+    const tok_word_t   *words;
+    const tok_pair_t   *pairs;      /* byte-level BPE, or NULL */
+    const uint64_t     *filter;
     const uint32_t     *byte_ids;
     const double       *scores;
     const tok_cell_t   *trie;
@@ -223,7 +246,7 @@ struct tok {
     const uint8_t      *charsmap;
     size_t              n_added, n_norm, n_pre, n_post, n_decode, n_eos;
     size_t              n_trie, n_raw, n_nrm, n_charsmap;
-    uint32_t            hash_mask, merge_mask, word_mask;
+    uint32_t            hash_mask, merge_mask, word_mask, filter_mask;
     uint64_t            serial;     /* tells word caches apart */
     tok_re_t           *re;         /* one per op with a pattern */
     size_t              block_bytes;

@@ -385,43 +385,6 @@ merge_table(tok_build_t *b)
 }
 
 
-static int
-word_table(tok_build_t *b)
-{
-    const tok_ref_t  *bytes = b->bytes.ptr;
-    const uint8_t    *flags = b->flags.ptr;
-    tok_vec_t        *v = &b->table[TOK_S_WORDS];
-    uint32_t          log = 4, mask, at, id, n_ids = (uint32_t) b->tokens.n;
-    uint64_t         *slot, h;
-    size_t            n;
-
-    while (((size_t) 1 << log) < 2 * (size_t) n_ids) {
-        log++;
-    }
-    n = (size_t) 1 << log;
-    mask = (uint32_t) n - 1;
-    if (tok_vec_room(v, n, sizeof(*slot)) != 0) {
-        return no_memory(b);
-    }
-    slot = v->ptr;
-    memset(slot, 0, n * sizeof(*slot));
-    v->n = n;
-    for (id = 0; id < n_ids; id++) {
-        if (!(flags[id] & TOK_F_WHOLE)) {
-            continue;
-        }
-        h = tok_hash_bytes(tok_build_text(b, bytes[id]), bytes[id].len);
-        at = (uint32_t) h & mask;
-        while (slot[at] != 0) {
-            at = (at + 1) & mask;
-        }
-        slot[at] = (h & 0xffffffff00000000ull) | (id + 1);
-    }
-    b->h.words_log = log;
-    return 0;
-}
-
-
 /* Which token a byte starts as: by its character, or by its <0xAB>. */
 int
 tok_tables_bytes(tok_build_t *b)
@@ -539,6 +502,9 @@ tok_tables_bpe(tok_build_t *b)
     if (rc == 0) {
         rc = merge_table(b);
     }
+    if (rc == 0) {
+        rc = tok_tables_filter(b);
+    }
     if (rc != 0 || !(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
         return rc;
     }
@@ -551,5 +517,6 @@ tok_tables_bpe(tok_build_t *b)
     } else {
         rc = tok_tables_whole(b);
     }
-    return rc == 0 ? word_table(b) : rc;
+    rc = rc == 0 ? tok_tables_words(b) : rc;
+    return rc == 0 ? tok_tables_pairs(b) : rc;
 }

@@ -1,0 +1,63 @@
+/*
+ * tok_keys.h: the keys of the tables that the builder fills and encode
+ * reads; both sides must agree on them.
+ */
+
+#ifndef TOK_KEYS_H
+#define TOK_KEYS_H
+
+
+#include "tokenizer/tok_int.h"
+
+
+static inline uint64_t
+tok_pair_hash(uint32_t a, uint32_t b)
+{
+    return ((uint64_t) a << 32 | b) * 0x9e3779b97f4a7c15ull;
+}
+
+
+/* Two bits of a word of the filter, from bits that do not choose the word. */
+static inline uint64_t
+tok_filter_bits(uint64_t h)
+{
+    return (uint64_t) 1 << (h >> 58) | (uint64_t) 1 << (h >> 52 & 63);
+}
+
+
+static inline uint32_t
+tok_merge_slot(uint64_t key, uint32_t mask)
+{
+    return (uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
+}
+
+
+/* Key (without the id) and place of a word of 1 to 12 bytes, zero padded:
+ * its first eight bytes and the four behind. */
+static inline tok_word_t
+tok_word_short(uint64_t k0, uint32_t tail, size_t len, uint32_t *at)
+{
+    tok_word_t  w = { k0, tail | (uint64_t) len << 32 };
+
+    *at = (uint32_t) (tok_mix(w.k0, w.k1) >> 32);
+    return w;
+}
+
+
+static inline tok_word_t
+tok_word_key(const uint8_t *p, size_t len, uint32_t *at)
+{
+    uint64_t  h;
+
+    if (len <= TOK_WORD_BYTES) {
+        return tok_word_short(tok_load_part(p, len), len > 8
+                              ? (uint32_t) tok_load_part(p + 8, len - 8) : 0,
+                              len, at);
+    }
+    h = tok_hash_bytes(p, len);
+    *at = (uint32_t) h;
+    return (tok_word_t) { h >> 32, 0 };
+}
+
+
+#endif /* TOK_KEYS_H */

@@ -74,18 +74,9 @@ typedef struct {
     uint32_t  to;
 } tok_pair_t;
 
-/*
- * A word of up to TOK_WORD_BYTES bytes that is a token, key and id in one
- * load: bytes 0..7, then bytes 8..11 | length << 32 | id << 40, zero padded.
- * A longer word has length 0, its id, and the upper half of its hash in k0.
- */
-typedef struct {
-    uint64_t  k0, k1;               /* k1 == 0: empty */
+typedef struct {                    /* see tok_keys.h */
+    uint64_t  k0, k1;
 } tok_word_t;
-
-#define TOK_WORD_BYTES  12
-#define TOK_WORD_KEY    0xffffffffffull
-#define TOK_WORD_ID     40
 
 /* One cell of a trie by double array: check == parent's base + 1. */
 typedef struct {

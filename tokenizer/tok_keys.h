@@ -32,8 +32,20 @@ tok_merge_slot(uint64_t key, uint32_t mask)
 }
 
 
-/* Key (without the id) and place of a word of 1 to 12 bytes, zero padded:
- * its first eight bytes and the four behind. */
+/*
+ * A word of up to TOK_WORD_BYTES bytes that is a token, key and id in one
+ * load: bytes 0..7, then bytes 8..11 | length << 32 | id + 1 << 40, zero
+ * padded.  A longer word has length 0, its id, and the upper half of its hash
+ * in k0.  An empty place has k1 == 0.
+ */
+#define TOK_WORD_BYTES  12
+#define TOK_WORD_KEY    0xffffffffffull
+#define TOK_WORD_ID     40
+
+_Static_assert(TOK_IDS_MAX < 1u << 24, "an id fits into the rest of k1");
+
+
+/* Key (without the id) and place of a word of 1 to 12 bytes. */
 static inline tok_word_t
 tok_word_short(uint64_t k0, uint32_t tail, size_t len, uint32_t *at)
 {

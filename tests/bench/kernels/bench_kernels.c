@@ -78,7 +78,8 @@ name(double ops)                                                              \
         long  i = 20000;                                                      \
                                                                               \
         t = seconds();                                                        \
-        __asm__ volatile ("1:\n" REP12(ins) "dec %0\njnz 1b"                  \
+        /* zeros: a denormal left in a register would cost an assist */      \
+        __asm__ volatile ("vzeroall\n1:\n" REP12(ins) "dec %0\njnz 1b"        \
                           : "+r" (i) : : "xmm0", "xmm1", "xmm2", "xmm3",      \
                           "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",     \
                           "xmm10", "xmm11", "xmm14", "xmm15");                \
@@ -288,14 +289,14 @@ bench_matmul(kern_wtype_t type)
 
 
 static void
-bench_attn_one(uint32_t n_head, uint32_t n_kv, uint32_t hd, uint32_t n_key,
-    uint32_t n_query)
+bench_attn_one(kern_kvtype_t type, uint32_t n_head, uint32_t n_kv, uint32_t hd,
+    uint32_t n_key, uint32_t n_query)
 {
     float           *x = memory((size_t) n_query * n_head * hd * 8);
-    size_t           bytes = kern_kv_page_bytes(KERN_KV_F16, n_kv, hd);
+    size_t           bytes = kern_kv_page_bytes(type, n_kv, hd);
     double           best = 1e9, t, ops, total = 0;
     uint8_t         *page = memory(bytes * (n_key + 31) / 32 + bytes);
-    kern_attn_t      a = { .type = KERN_KV_F16 };
+    kern_attn_t      a = { .type = type };
     const uint8_t  **pages = memory((n_key + 31) / 32 * sizeof(page));
 
     for (uint32_t i = 0; i < (n_key + 31) / 32; i++) {
@@ -325,9 +326,10 @@ bench_attn_one(uint32_t n_head, uint32_t n_kv, uint32_t hd, uint32_t n_key,
 
     /* seen pairs only */
     ops = 4.0 * n_head * hd * n_query * (n_key - (n_query - 1) / 2.0);
-    printf("attn    %u/%u heads of %u, %u keys, %u queries: %.1f us, "
-           "%.1f GFLOP/s (%.0f%% of peak), %.1f GB/s of cache\n", n_head,
-           n_kv, hd, n_key, n_query, best * 1e6, ops / best * 1e-9,
+    printf("attn    %s %u/%u heads of %u, %u keys, %u queries: %.1f us, "
+           "%.1f GFLOP/s (%.0f%% of peak), %.1f GB/s of cache\n",
+           type == KERN_KV_F16 ? "f16 " : "q8_0",
+           n_head, n_kv, hd, n_key, n_query, best * 1e6, ops / best * 1e-9,
            ops / best * 1e-7 / peak_float,
            (double) bytes * n_key / 32 / best * 1e-9);
     free(x);
@@ -421,12 +423,14 @@ bench_level(int argc, char **argv)
     }
 
     if (wanted(argc, argv, "attn")) {
-        bench_attn_one(9, 3, 64, 256, 1);
-        bench_attn_one(9, 3, 64, 2048, 1);
-        bench_attn_one(9, 3, 64, 512, 512);
-        bench_attn_one(4, 1, 256, 512, 1);
-        bench_attn_one(4, 1, 256, 512, 512);
-        bench_attn_one(12, 12, 32, 128, 128);
+        for (kern_kvtype_t t = 0; t < KERN_KV_N; t++) {
+            bench_attn_one(t, 9, 3, 64, 256, 1);
+            bench_attn_one(t, 9, 3, 64, 2048, 1);
+            bench_attn_one(t, 9, 3, 64, 512, 512);
+            bench_attn_one(t, 4, 1, 256, 512, 1);
+            bench_attn_one(t, 4, 1, 256, 512, 512);
+            bench_attn_one(t, 12, 12, 32, 128, 128);
+        }
     }
 
     if (wanted(argc, argv, "rows")) {

@@ -565,6 +565,25 @@ test_independence_options(void **state)
 }
 
 
+/* Quantised experts, with both precisions. */
+static void
+test_independence_experts(void **state)
+{
+    tiny_model_t  c = TINY_LLAMA;
+
+    (void) state;
+    c.type = 3;
+    c.experts = 5;
+    c.used = 2;
+    independence(&c, NULL);
+    c.type = 8;
+    c.used = 3;
+    precision = ENG_PREC_EXACT;
+    independence(&c, NULL);
+    precision = ENG_PREC_INT8;
+}
+
+
 /* Few wanted logits: the last layer drops the other columns. */
 static void
 test_wanted_only(void **state)
@@ -740,6 +759,7 @@ main(void)
         cmocka_unit_test(test_reference_quantised),
         cmocka_unit_test(test_independence),
         cmocka_unit_test(test_independence_options),
+        cmocka_unit_test(test_independence_experts),
         cmocka_unit_test(test_wanted_only),
         cmocka_unit_test(test_shared_prefix),
         cmocka_unit_test(test_contract),

@@ -64,6 +64,7 @@ typedef struct {
     ngx_uint_t                      spin_us;
     ngx_uint_t                      prefix_cache;
     ngx_uint_t                      io_uring;
+    ngx_uint_t                      sandbox;
     ngx_uint_t                      slots;
     ngx_uint_t                      payload;    /* bytes, per nginx worker */
     unsigned                        external:1; /* socket is not ours */

@@ -74,6 +74,7 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
     { ngx_string("spin"), ngx_http_infer_item_usec, at(spin_us), 0, 1000000 },
     { ngx_string("affinity"), ngx_http_infer_item_word, at(affinity), 0, 0 },
     { ngx_string("io_uring"), ngx_http_infer_item_flag, at(io_uring), 0, 0 },
+    { ngx_string("sandbox"), ngx_http_infer_item_flag, at(sandbox), 0, 0 },
     { ngx_string("slots"), ngx_http_infer_item_number, at(slots),
       SHR_SLOTS_MIN, SHR_SLOTS_MAX },
     { ngx_string("payload"), ngx_http_infer_item_number, at(payload),
@@ -100,6 +101,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     model->null_tokens = 64;
     model->nice = NGX_CONF_UNSET_UINT;
     model->io_uring = 1;
+    model->sandbox = 1;
     model->slots = 512;
     model->payload = 16 * 1024 * 1024;
 
@@ -722,10 +724,11 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
                      "template %V\nquantize %V\nnice %ui\nspin_us %ui\n"
-                     "affinity %V\nio_uring %ui\n",
+                     "affinity %V\nio_uring %ui\nsandbox %ui\n",
                      model->null, model->null_delay_us, model->null_tokens,
                      &model->template, &model->quantize, model->nice,
-                     model->spin_us, &model->affinity, model->io_uring);
+                     model->spin_us, &model->affinity, model->io_uring,
+                     model->sandbox);
 
     if (p == last) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,

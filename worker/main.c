@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "worker/wrk_log.h"
 #include "worker/wrk_loop.h"
 #include "worker/wrk_model.h"
+#include "worker/wrk_sandbox.h"
 #include "worker/wrk_super.h"
 
 
@@ -269,6 +271,25 @@ read_input(char *buf, size_t cap)
 }
 
 
+/* nginx -t may run as root, and the file is foreign: it is read with no right
+ * to any other, before anything of it is believed. */
+static int
+check_model(const wrk_conf_t *conf, char *out, size_t cap, char *err)
+{
+    wrk_sandbox_t       sandbox = { !conf->sandbox, 0, 0 };
+    wrk_sandbox_path_t  paths[] = {
+        { conf->file, WRK_SANDBOX_READ },
+        { conf->template_path, WRK_SANDBOX_READ },
+        { "/sys/devices/system/cpu", WRK_SANDBOX_READ }
+    };
+
+    (void) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    wrk_sandbox_files(&sandbox, paths, sizeof(paths) / sizeof(paths[0]));
+
+    return wrk_model_check(conf, out, cap, err);
+}
+
+
 static int
 run_check(void)
 {
@@ -286,7 +307,7 @@ run_check(void)
         return 1;
     }
     if (wrk_conf_parse(&conf, text, (size_t) len, err) != 0
-        || wrk_model_check(&conf, out, sizeof(out), err) != 0)
+        || check_model(&conf, out, sizeof(out), err) != 0)
     {
         for (p = err; *p != '\0'; p++) {
             if ((unsigned char) *p < 0x20) {

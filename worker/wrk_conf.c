@@ -57,6 +57,7 @@ static const conf_key_t  keys[] = {
     { "spin_us", KEY_U32, AT(spin_us), 0, 1000000, 0 },
     { "affinity", KEY_CPUS, AT(cpus), 0, 0, 0 },
     { "io_uring", KEY_U32, AT(io_uring), 0, 1, 1 },
+    { "sandbox", KEY_U32, AT(sandbox), 0, 1, 1 },
 };
 
 #define NKEYS  (sizeof(keys) / sizeof(keys[0]))

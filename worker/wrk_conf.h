@@ -28,6 +28,7 @@
  *   spin_us N             0..1000000 before sleeping, default 0
  *   affinity LIST|-       CPUs like 0,2,4-7
  *   io_uring 0|1          0: epoll, default 1
+ *   sandbox 0|1           0: only no_new_privs, default 1
  *
  * A value may be "-" where nothing is meant.
  */
@@ -84,6 +85,7 @@ typedef struct {
     uint32_t  nice;
     uint32_t  spin_us;
     uint32_t  io_uring;
+    uint32_t  sandbox;
     uint32_t  ncpus;                            /* 0: no affinity */
     int       cpus[WRK_CONF_CPUS_MAX];
 } wrk_conf_t;

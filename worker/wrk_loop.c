@@ -186,8 +186,9 @@ start_scheduler(loop_t *l, char *err)
 static int
 load_model(loop_t *l)
 {
-    char  err[WRK_MODEL_ERR_MAX];
+    char  err[WRK_MODEL_ERR_MAX], sandbox[64];
 
+    loop_proc_sandbox(l);
     if (wrk_model_open(&l->model, &l->conf, l->index, l->opts->weights_fd,
                        l->opts->tok_image, loop_proc_nice, err) != 0
         || start_scheduler(l, err) != 0)
@@ -196,14 +197,17 @@ load_model(loop_t *l)
         return -1;
     }
 
+    wrk_sandbox_calls(&l->sandbox);
+    wrk_sandbox_text(&l->sandbox, sandbox, sizeof(sandbox));
     l->load_us = (loop_clock() - l->opts->started_ns) / 1000;
     wrk_log(WRK_LOG_NOTICE, "worker %u ready in %llu.%llu ms: %s, %s, %u "
-            "threads, %s", l->index, (unsigned long long) l->load_us / 1000,
+            "threads, %s, %s", l->index,
+            (unsigned long long) l->load_us / 1000,
             (unsigned long long) l->load_us % 1000 / 100, l->model.summary,
             wrk_model_computes(&l->model) ? kern_isa_name(kern_isa())
                                           : "no kernels",
             wrk_model_computes(&l->model) ? l->conf.threads : 1,
-            l->wait->ops->name);
+            l->wait->ops->name, sandbox);
     return 0;
 }
 

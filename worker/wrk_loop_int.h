@@ -10,6 +10,7 @@
 #include "worker/wrk_conf.h"
 #include "worker/wrk_loop.h"
 #include "worker/wrk_model.h"
+#include "worker/wrk_sandbox.h"
 #include "worker/wrk_serve.h"
 #include "worker/wrk_super_rx.h"
 #include "worker/wrk_wait.h"
@@ -80,6 +81,7 @@ typedef struct loop_entry_s {
 
 struct loop_s {
     const wrk_loop_opts_t  *opts;
+    wrk_sandbox_t           sandbox;
     wrk_conf_t              conf;
     uint32_t                index;
     int                     configured;
@@ -146,6 +148,9 @@ uint32_t loop_take(loop_t *l);
 int loop_proc_start(void);
 /* Priority against nginx on the same CPUs. */
 void loop_proc_nice(const wrk_conf_t *conf);
+
+/* Before the model is opened: what files there are from now on. */
+void loop_proc_sandbox(loop_t *l);
 
 
 #endif /* WRK_LOOP_INT_H */

@@ -1,16 +1,17 @@
 /*
  * The worker as a process: what it may do and how it behaves towards nginx.
  *
- * The order of the full sandbox: loop_proc_start() before anything foreign is
- * read; the ring and the model are opened next; what takes rights away for
- * good belongs at the end of load_model() in wrk_loop.c, right before the
- * worker says that it is ready.
+ * The order of the sandbox: loop_proc_start() before anything foreign is read;
+ * the io_uring ring next; loop_proc_sandbox() before the model is opened;
+ * wrk_sandbox_calls() in load_model() of wrk_loop.c, right before the worker
+ * says that it is ready.
  */
 
 #include "worker/wrk_loop_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker/wrk_log.h"
@@ -34,6 +36,8 @@ loop_proc_start(void)
 
     /* exec has kept it; said again for a start by hand. */
     (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+
+    tzset();                        /* the log's times; its file goes away */
 
     (void) signal(SIGPIPE, SIG_IGN);
     (void) signal(SIGHUP, SIG_IGN);
@@ -84,4 +88,33 @@ loop_proc_nice(const wrk_conf_t *conf)
         wrk_log(WRK_LOG_INFO, "nice of the session: %s", strerror(errno));
     }
     close(fd);
+}
+
+
+/* The tokenizer's image is made beside the pool's socket where no cache folder
+ * is configured. */
+void
+loop_proc_sandbox(loop_t *l)
+{
+    char                folder[PATH_MAX] = "";
+    const char         *slash;
+    wrk_sandbox_path_t  paths[] = {
+        { l->conf.file, WRK_SANDBOX_READ },
+        { l->conf.template_path, WRK_SANDBOX_READ },
+        { l->conf.cache, WRK_SANDBOX_CACHE },
+        { folder, WRK_SANDBOX_CACHE },
+        { "/proc/self/autogroup", WRK_SANDBOX_WRITE },
+        { "/proc/cpuinfo", WRK_SANDBOX_READ },
+        { "/sys/devices/system/cpu", WRK_SANDBOX_READ }
+    };
+
+    slash = l->opts->tok_image != NULL ? strrchr(l->opts->tok_image, '/')
+                                       : NULL;
+    if (slash != NULL) {
+        snprintf(folder, sizeof(folder), "%.*s",
+                 (int) (slash - l->opts->tok_image), l->opts->tok_image);
+    }
+
+    l->sandbox.off = !l->conf.sandbox;
+    wrk_sandbox_files(&l->sandbox, paths, sizeof(paths) / sizeof(paths[0]));
 }

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import model_path
-from nginx import command_of, descendants
+from nginx import build_dir, command_of, descendants
 
 CHAT = "/v1/chat/completions"
 SERVER = """
@@ -172,6 +172,24 @@ def test_unprivileged(nginx):
     server.start()
     assert server.post(CHAT, body(max_tokens=2)).status == 200
     server.stop()
+
+
+def test_workers_are_sandboxed(start):
+    if os.path.basename(build_dir()) != "build":
+        pytest.skip("builds with sanitizers stay outside")
+    server = start()
+    for pid in pool_pids(server):
+        with open("/proc/%d/status" % pid) as file:
+            status = file.read()
+        assert "\nNoNewPrivs:\t1\n" in status
+        assert "\nSeccomp:\t2\n" in status
+    assert server.post(CHAT, body(max_tokens=3)).status == 200
+
+
+def test_sandbox_off(start):
+    server = start(model="sandbox off;", level="notice")
+    assert "no sandbox" in server.log()
+    assert server.post(CHAT, body(max_tokens=3)).status == 200
 
 
 def test_first_request_waits_for_the_pool(start):

@@ -256,12 +256,24 @@ joins_space(const uint8_t *p)
 }
 
 
+/*
+ * Whether p is between words.  A line break behind \r is one character with
+ * it, and left to the general way with the word before.
+ */
+static inline bool
+is_gap(const uint8_t *text, const uint8_t *p, bool breaks)
+{
+    return *p == ' ' || (breaks && (*p == '\n' || *p == '\t')
+                         && !(p > text && p[-1] == '\r'));
+}
+
+
 int
 tok_fast_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     size_t len, bool *done)
 {
     const uint8_t  *p, *end = text + len, *q;
-    bool            odd;
+    bool            odd, breaks = t->img->spm_flags & TOK_SPM_BREAKS;
     int             rc;
 
     for (p = text; p < end; p++) {
@@ -274,12 +286,12 @@ tok_fast_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     rc = ids_room(s, len);
     p = text;
     while (rc == 0 && p < end) {
-        if (*p == ' ') {
+        if (is_gap(text, p, breaks)) {
             p++;
             continue;
         }
         odd = false;
-        for (q = p; q < end && *q != ' '; q++) {
+        for (q = p; q < end && !is_gap(text, q, breaks); q++) {
             odd |= *q >= 0x80 || *q < 0x20 || *q == 0x7f;
         }
         if (odd) {

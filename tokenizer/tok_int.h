@@ -212,7 +212,8 @@ typedef struct tok_re tok_re_t;     /* compiled patterns: tok_pattern.c */
 enum {                              /* spm_flags */
     TOK_SPM_ALIGN = 1,              /* Metaspace "first" asks for offsets */
     TOK_SPM_PREPEND = 2,            /* texts get a space in front */
-    TOK_SPM_LOWER = 4               /* WordPiece: lower case */
+    TOK_SPM_LOWER = 4,              /* WordPiece: lower case */
+    TOK_SPM_BREAKS = 8              /* Unigram: \n and \t end words too */
 };
 
 struct tok {

@@ -134,6 +134,25 @@ map_keeps_ascii(const tok_build_t *b, const tok_op_t *op)
 }
 
 
+/* Line breaks and tabs stay white space, so that they end words. */
+static bool
+map_keeps_breaks(const tok_build_t *b, const tok_op_t *op)
+{
+    const uint8_t  *map = (const uint8_t *) b->charsmap.ptr + op->s.off, *to;
+    size_t          n, i;
+
+    for (i = 0; i < 2; i++) {
+        if (tok_charsmap_find(map, op->s.len, (const uint8_t *) "\n\t" + i,
+                              1, &to, &n)
+            && !(n == 1 && to[0] == ' '))
+        {
+            return false;
+        }
+    }
+    return true;
+}
+
+
 static void
 choose_unigram(tok_build_t *b)
 {
@@ -149,6 +168,9 @@ choose_unigram(tok_build_t *b)
         || pre[1].a != 1 || !is_text(b, pre[1].s, mark))
     {
         return;
+    }
+    if (b->norm.n == 0 || map_keeps_breaks(b, norm)) {
+        b->h.spm_flags |= TOK_SPM_BREAKS;
     }
     b->h.fast = TOK_FAST_UNIGRAM;
 }

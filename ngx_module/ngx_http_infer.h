@@ -63,6 +63,7 @@ typedef struct {
     ngx_uint_t                      nice;
     ngx_uint_t                      spin_us;
     ngx_uint_t                      prefix_cache;
+    ngx_str_t                       speculate;
     ngx_uint_t                      io_uring;
     ngx_uint_t                      sandbox;
     ngx_uint_t                      slots;

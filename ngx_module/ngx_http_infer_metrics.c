@@ -418,6 +418,10 @@ static const ngx_http_infer_family_t  ngx_http_infer_families[] = {
       SHR_C_CANCELLED_DECODE },
     { "expired_total", "counter", "Requests past their deadline",
       SHR_C_EXPIRED },
+    { "drafted_tokens_total", "counter", "Tokens guessed in advance",
+      SHR_C_DRAFTED },
+    { "drafted_tokens_right_total", "counter", "Guesses that were right",
+      SHR_C_DRAFTS_RIGHT },
 };
 
 #define NGX_HTTP_INFER_NFAMILIES                                              \

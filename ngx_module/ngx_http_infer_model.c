@@ -64,6 +64,7 @@ static ngx_http_infer_item_t  ngx_http_infer_items[] = {
       1 << 20, (ngx_int_t) 1 << 40 },
     { ngx_string("prefix_cache"), ngx_http_infer_item_flag,
       at(prefix_cache), 0, 0 },
+    { ngx_string("speculate"), ngx_http_infer_item_word, at(speculate), 0, 0 },
     { ngx_string("queue"), ngx_http_infer_item_queue, 0, 0, 65536 },
     { ngx_string("cache"), ngx_http_infer_item_path, at(cache), 0, 0 },
     { ngx_string("template"), ngx_http_infer_item_path, at(template), 0, 0 },
@@ -108,6 +109,7 @@ ngx_http_infer_model_defaults(ngx_http_infer_model_t *model)
     ngx_str_set(&model->precision, "default");
     ngx_str_set(&model->quantize, "-");
     ngx_str_set(&model->kv_type, "f16");
+    ngx_str_set(&model->speculate, "off");
     ngx_str_set(&model->affinity, "-");
     ngx_str_set(&model->template, "-");
 }
@@ -496,6 +498,17 @@ ngx_http_infer_item_word(ngx_conf_t *cf, ngx_http_infer_item_t *item,
         }
     }
 
+    if (field == &model->speculate
+        && ngx_strcmp(value[1].data, "prompt_lookup") != 0
+        && ngx_strcmp(value[1].data, "off") != 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"speculate\" in "
+                           "\"infer_model\": it is \"prompt_lookup\" or "
+                           "\"off\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
     for (i = 0; field == &model->affinity && i < value[1].len; i++) {
         if (ngx_strchr("0123456789,-", value[1].data[i]) == NULL) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -713,14 +726,15 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
                      "name %V\nfile %V\nworkers %ui\nthreads %ui\n"
                      "context %ui\nbatch %ui\nbatch_delay_us %ui\n"
                      "sequences %ui\nkv_bytes %ui\n"
-                     "prefix_cache %ui\nqueue_requests %ui\n"
+                     "prefix_cache %ui\nspeculate %V\nqueue_requests %ui\n"
                      "queue_tokens %ui\ncache %V\nprecision %V\nkv_type %V\n",
                      &model->name, &model->file, model->workers,
                      model->threads, model->context, model->batch,
                      model->batch_delay_us, model->sequences,
                      model->kv_bytes, model->prefix_cache,
-                     model->queue_requests, model->queue_tokens,
-                     &model->cache, &model->precision, &model->kv_type);
+                     &model->speculate, model->queue_requests,
+                     model->queue_tokens, &model->cache, &model->precision,
+                     &model->kv_type);
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
                      "template %V\nquantize %V\nnice %ui\nspin_us %ui\n"

@@ -33,6 +33,8 @@ static const ngx_http_infer_field_t  ngx_http_infer_fields[] = {
     { "preempted", SHR_C_PREEMPTED },
     { "shed", SHR_C_SHED },
     { "expired", SHR_C_EXPIRED },
+    { "drafted_tokens", SHR_C_DRAFTED },
+    { "drafts_right", SHR_C_DRAFTS_RIGHT },
 };
 
 #define NGX_HTTP_INFER_NFIELDS                                                \

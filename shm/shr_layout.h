@@ -161,6 +161,8 @@ typedef enum {
     SHR_C_PREEMPTED,
     SHR_C_SHED,
     SHR_C_EXPIRED,                  /* deadline */
+    SHR_C_DRAFTED,                  /* tokens guessed */
+    SHR_C_DRAFTS_RIGHT,             /* and confirmed */
     SHR_NCOUNTERS
 } shr_counter_t;
 

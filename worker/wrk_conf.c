@@ -20,6 +20,7 @@ typedef enum {
     KEY_PATH,                       /* the same, "-" and "off" are empty */
     KEY_PRECISION,
     KEY_KV_TYPE,
+    KEY_SPECULATE,
     KEY_CPUS
 } key_kind_t;
 
@@ -44,6 +45,7 @@ static const conf_key_t  keys[] = {
     { "kv_bytes", KEY_U64, AT(kv_bytes), 0, 1ull << 40, 0 },
     { "prefix_cache", KEY_U32, AT(prefix_cache), 0, 1, 1 },
     { "kv_type", KEY_KV_TYPE, AT(kv_q8), 0, 0, 0 },
+    { "speculate", KEY_SPECULATE, AT(speculate), 0, 0, 0 },
     { "queue_requests", KEY_U32, AT(queue_requests), 0, 65536, 256 },
     { "queue_tokens", KEY_U32, AT(queue_tokens), 0, 1 << 30, 65536 },
     { "cache", KEY_PATH, AT(cache), 0, WRK_CONF_PATH_MAX, 0 },
@@ -237,6 +239,16 @@ set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
             conf->kv_q8 = 1;
         } else {
             return fail(err, "kv_type is \"f16\" or \"q8_0\"");
+        }
+        return 0;
+
+    case KEY_SPECULATE:
+        if (len == 3 && memcmp(value, "off", 3) == 0) {
+            conf->speculate = 0;
+        } else if (len == 13 && memcmp(value, "prompt_lookup", 13) == 0) {
+            conf->speculate = 1;
+        } else {
+            return fail(err, "speculate is \"prompt_lookup\" or \"off\"");
         }
         return 0;
 

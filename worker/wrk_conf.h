@@ -15,6 +15,7 @@
  *   kv_bytes N            0..2^40; 0: context * sequences, 512 MiB at most
  *   prefix_cache 0|1      1: beginnings of prompts are kept, default 1
  *   kv_type f16|q8_0      how keys and values are kept, default f16
+ *   speculate prompt_lookup|off   default off
  *   queue_requests N      0..65536 waiting, default 256
  *   queue_tokens N        0..2^30 of their prompts; 0: no limit; default 65536
  *   cache DIR|off         where prepared weights are kept, default off
@@ -76,6 +77,7 @@ typedef struct {
     uint64_t  kv_bytes;
     uint32_t  kv_q8;                            /* q8_0 instead of f16 */
     uint32_t  prefix_cache;
+    uint32_t  speculate;
     uint32_t  queue_requests;
     uint32_t  queue_tokens;
     uint32_t  precision;                        /* wrk_precision_t */

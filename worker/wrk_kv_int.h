@@ -21,6 +21,10 @@ void wrk_kv_starts(wrk_sched_t *s);
 /* Pages for all tokens of order[at], at the cost of others; -1: it lost its
    own. */
 int wrk_kv_grow(wrk_sched_t *s, uint32_t at);
+/* Pages for up to k tokens more, if they cost nobody anything; how many. */
+uint32_t wrk_kv_more(wrk_sched_t *s, wrk_seat_t *seat, uint32_t k);
+/* Forgets what lies behind the computed positions. */
+void wrk_kv_trim(wrk_sched_t *s, wrk_seat_t *seat);
 /* More of the seat has been computed: full pages become known. */
 void wrk_kv_computed(wrk_sched_t *s, wrk_seat_t *seat);
 /* All its pages go back. */

@@ -22,6 +22,7 @@
 #include "worker/wrk_null.h"
 
 
+#define SPECULATE_ROWS  16u     /* of logits: all of one sequence's guesses */
 #define CONTEXT_STEP  64u       /* a derived context is a multiple of this */
 
 
@@ -272,6 +273,12 @@ plan(const wrk_conf_t *conf, const eng_info_t *info, eng_ctx_opts_t *co)
     co->max_batch_tokens = conf->batch < ENG_BATCH_MAX ? conf->batch
                                                        : ENG_BATCH_MAX;
     co->threads = conf->threads;
+
+    if (conf->speculate) {
+        /* few sequences, with rows for their guesses */
+        co->max_logits = conf->sequences > SPECULATE_ROWS ? conf->sequences
+                                                          : SPECULATE_ROWS;
+    }
 
     kv = conf->kv_bytes != 0 ? conf->kv_bytes : WRK_KV_BYTES_DEFAULT;
 

@@ -1,8 +1,8 @@
 /*
  * The scheduler's frame: memory plan, the order of things in a step, figures.
  * What happens to a request is in wrk_sched_submit.c (comes), _life.c (waits,
- * gets a seat, ends), _kv.c (gets pages), _batch.c (computes) and _out.c
- * (speaks).
+ * gets a seat, ends), _kv.c (gets pages), _batch.c (computes), _spec.c
+ * (guesses) and _out.c (speaks).
  */
 
 #include <assert.h>
@@ -75,6 +75,7 @@ wrk_sched_options(wrk_sched_t *s, const wrk_sched_opts_t *opts)
     o->gap_ms = o->gap_ms != 0 ? o->gap_ms : WRK_SCHED_GAP_MS;
     /* an engine that runs elsewhere keeps no pages */
     o->prefix_cache = o->prefix_cache && s->eng->ops->step_tokens == NULL;
+    o->speculate = o->speculate && s->eng->ops->step_tokens == NULL;
     o->request_bytes_max = o->request_bytes_max != 0
                            ? wrk_min(o->request_bytes_max, SHR_REQ_BYTES_MAX)
                            : WRK_SCHED_REQUEST_BYTES;

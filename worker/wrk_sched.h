@@ -67,6 +67,8 @@ typedef struct {
     uint32_t     prefix_cache;      /* 1: prompts that begin like earlier ones
                                        of their scope reuse their pages */
     uint32_t     prefix_hash_bits;  /* 64; tests take fewer */
+    uint32_t     speculate;         /* 1: tokens are guessed from the text so
+                                       far where that pays */
     uint64_t     seed;              /* of requests without one; 0: random */
     const char  *name;              /* of the model, for messages */
     /* CLOCK_MONOTONIC in ns when NULL; a simulation brings its own. */

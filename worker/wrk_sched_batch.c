@@ -103,8 +103,7 @@ wrk_batch_add(wrk_sched_t *s, wrk_seat_t *seat, uint32_t n, uint32_t nrows)
 }
 
 
-/* Promises room for tokens of this seat; 0: there is none. */
-static int
+int
 wrk_seat_promise(wrk_sched_t *s, wrk_seat_t *seat)
 {
     size_t          need;
@@ -165,6 +164,8 @@ wrk_plan_decodes(wrk_sched_t *s)
     uint32_t     i, used;
     wrk_seat_t  *seat;
 
+    wrk_spec_begin(s);
+
     for (i = 0; i < s->nused; i += used == s->nused) {
         used = s->nused;
         seat = &s->seats[s->order[i]];
@@ -194,7 +195,8 @@ wrk_plan_decodes(wrk_sched_t *s)
 
         if (wrk_kv_grow(s, i) == 0) {
             s->ndecode += seat->ntokens > seat->nprompt;
-            wrk_batch_add(s, seat, 1, 1);
+            seat->ndraft = wrk_spec_draft(s, seat);
+            wrk_batch_add(s, seat, 1 + seat->ndraft, 1 + seat->ndraft);
         }
     }
 }
@@ -366,6 +368,11 @@ wrk_batch_cost(wrk_sched_t *s, double ns)
 
     prompt = s->nbatch - s->ndecode;
 
+    if (s->ndrafts != 0) {
+        /* neither the one nor the other */
+        return;
+    }
+
     if (prompt == 0) {
         s->cost_decode += (ns - s->cost_decode)
                           * (s->cost_decode > 0 ? WRK_COST_WEIGHT : 1);
@@ -475,17 +482,51 @@ wrk_seat_sample(wrk_sched_t *s, wrk_seat_t *seat, const float *row,
 }
 
 
+/* The token that follows, and as many more as were guessed right: rows has one
+ * for each. */
+static void
+wrk_seat_accept(wrk_sched_t *s, wrk_seat_t *seat, const float **rows,
+    uint64_t now_ns)
+{
+    uint32_t  i, k, draft;
+
+    k = seat->ndraft;
+    seat->ndraft = 0;
+
+    for (i = 0; /* void */; i++) {
+        /* stands where the token is put that it is compared with */
+        draft = seat->tokens[seat->ntokens];
+        wrk_seat_sample(s, seat, rows != NULL ? rows[i] : NULL, now_ns);
+
+        if (seat->state != WRK_SEAT_RUN) {
+            return;
+        }
+
+        if (i == k || seat->tokens[seat->ntokens - 1] != draft) {
+            break;
+        }
+
+        seat->computed++;
+        wrk_kv_computed(s, seat);
+    }
+
+    if (k != 0) {
+        wrk_kv_trim(s, seat);
+        wrk_spec_learn(s, seat, k, i);
+    }
+}
+
+
 static void
 wrk_seat_apply(wrk_sched_t *s, wrk_seat_t *seat, uint64_t now_ns)
 {
-    uint32_t       i, n, nrows;
+    uint32_t       i, nrows;
     const float  **rows;
 
-    n = seat->batch_n;
     nrows = seat->nrows;
     rows = s->eng->ops->step_tokens != NULL ? NULL : &s->rows[seat->row_at];
+    seat->computed += seat->batch_n - seat->ndraft;
     seat->batch_n = 0;
-    seat->computed += n;
     wrk_kv_computed(s, seat);
 
     for (i = 0; i < nrows && wrk_seat_scores(seat); i++) {
@@ -494,8 +535,9 @@ wrk_seat_apply(wrk_sched_t *s, wrk_seat_t *seat, uint64_t now_ns)
     }
 
     if (seat->max_tokens != 0 && seat->computed == seat->ntokens) {
-        assert(nrows > 0);
-        wrk_seat_sample(s, seat, rows != NULL ? rows[nrows - 1] : NULL,
+        assert(nrows > seat->ndraft);
+        wrk_seat_accept(s, seat, rows != NULL
+                                 ? &rows[nrows - 1 - seat->ndraft] : NULL,
                         now_ns);
     }
 }

@@ -119,6 +119,10 @@ typedef struct {
     uint32_t           nrows;           /* its last tokens that want logits */
     uint32_t           row_at;          /* the first of them in the batch */
     uint32_t           forced_at;       /* and among all that want logits */
+    uint32_t           ndraft;          /* of them, guessed */
+    uint32_t           spec_k;          /* drafts to try next */
+    uint32_t           spec_wait;       /* tokens until then */
+    uint32_t           spec_miss;       /* and after the next miss */
     uint32_t           chars;           /* of the choice's text */
     uint32_t           pend_len;
     uint32_t          *tokens;          /* prompt and generated, ctx long */
@@ -161,6 +165,8 @@ struct wrk_sched_s {
     uint32_t           nbatch, nrows, ndecode;
     uint32_t          *members;         /* seats in the batch */
     uint32_t           nmembers;
+    uint32_t           drafts_max;      /* of a seat in this step */
+    uint32_t           ndrafts;         /* in the batch */
     uint32_t           nwaits;          /* seats for another's prefill */
     int                again;           /* something changed: step again */
     int                parked;          /* the engine's threads sleep */
@@ -219,6 +225,8 @@ void wrk_batch_plan(wrk_sched_t *s);
 int wrk_batch_run(wrk_sched_t *s, uint64_t now_ns);
 /* Takes its results. */
 void wrk_batch_apply(wrk_sched_t *s, uint64_t now_ns);
+/* Promises room for one token more of this seat; 0: there is none. */
+int wrk_seat_promise(wrk_sched_t *s, wrk_seat_t *seat);
 
 
 /* --- wrk_sched.c -------------------------------------------------------- */
@@ -228,6 +236,7 @@ uint64_t wrk_sched_now(const wrk_sched_t *s);
 
 #include "worker/wrk_kv_int.h"      /* wrk_sched_kv.c: pages */
 #include "worker/wrk_out_int.h"     /* wrk_sched_out.c: frames */
+#include "worker/wrk_spec_int.h"    /* wrk_sched_spec.c: guesses */
 
 
 #endif /* WRK_SCHED_INT_H */

@@ -148,6 +148,29 @@ wrk_kv_grow(wrk_sched_t *s, uint32_t at)
 }
 
 
+uint32_t
+wrk_kv_more(wrk_sched_t *s, wrk_seat_t *seat, uint32_t k)
+{
+    if (wrk_kv_reserve(s, seat, seat->ntokens + k) != 0) {
+        k = wrk_min(k, seat->reserved - seat->ntokens);
+    }
+
+    return k;
+}
+
+
+void
+wrk_kv_trim(wrk_sched_t *s, wrk_seat_t *seat)
+{
+    uint32_t  page, n;
+
+    page = s->eng->limits.page_tokens;
+    n = (seat->computed + page - 1) / page * page;
+    eng_seq_trim(s->eng, seat->seq, seat->computed);
+    seat->reserved = wrk_min(seat->reserved, n);
+}
+
+
 /* --- what can be shared ------------------------------------------------- */
 
 void

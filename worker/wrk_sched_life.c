@@ -317,6 +317,7 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
     seat->reserved = 0;
     seat->counted = 0;
     wrk_path_init(&seat->path, r->scope);
+    wrk_spec_start(seat);
     seat->max_tokens = wrk_min(r->max_tokens, s->ctx - seat->nprompt);
     seat->echo_at = r->flags & SHR_REQ_ECHO ? 0 : seat->nprompt;
     seat->batch_n = 0;

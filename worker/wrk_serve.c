@@ -66,6 +66,7 @@ wrk_serve_open(wrk_serve_t *v, wrk_model_t *m, const wrk_conf_t *conf,
     opts.queue_tokens = conf->queue_tokens;
     opts.request_bytes_max = (uint32_t) request_bytes;
     opts.prefix_cache = conf->prefix_cache;
+    opts.speculate = conf->speculate;
     opts.kv_page_bytes = m->kv_page_bytes;
     opts.name = conf->name;
 

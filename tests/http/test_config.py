@@ -38,6 +38,7 @@ def test_every_directive(check):
     status, text = check(model_block("""
         workers 2; threads 1; context 2048; batch 256; sequences 8;
         kv_cache 64m q8_0; queue 32 tokens=8k timeout=5s; cache off;
+        prefix_cache off; speculate prompt_lookup;
         precision exact; nice 5; spin 50us; affinity 0; io_uring off;
         slots 100; payload 4m;""") + """
         infer_timeout 30s; infer_max_tokens 100; infer_buffer_size 8k;
@@ -64,6 +65,8 @@ def test_every_directive(check):
     ("null tokens=-1;", ["null tokens"]),
     ("null delay=5;", ["null delay"]),
     ("precision double;", ["precision", "double"]),
+    ("prefix_cache maybe;", ["prefix_cache", "maybe"]),
+    ("speculate on;", ["speculate", "on"]),
     ("spin 2s;", ["spin"]),
     ("nice 20;", ["nice"]),
     ("affinity a;", ["affinity"]),

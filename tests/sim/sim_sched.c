@@ -55,6 +55,7 @@ typedef struct {
     uint64_t       total[SHR_NCOUNTERS];
     uint64_t       paused;          /* a sink was told to want room */
     uint64_t       alone;           /* requests with their own scopes */
+    int            copies;          /* the model repeats itself */
     uint32_t       scopes;          /* of this seed; 0: one each */
     char           bases[SIM_BASES][SIM_TEXT];
     uint32_t       n;
@@ -78,6 +79,7 @@ sim_open(sim_t *s, run_t *r, uint32_t seqs, uint32_t ctx, uint32_t batch,
     r->tok = s->tok;
     r->tmpl = s->tmpl;
     fake_create(&r->fake, &r->eng, FAKE_TOK_N, seqs, ctx, batch, pages);
+    r->fake.copies = s->copies;
     r->fake.ns_step = 1000000;
     r->fake.ns_token = 10000 * sim_rnd(s, 100);
     wrk_sched_opts_init(&r->opts);
@@ -86,6 +88,7 @@ sim_open(sim_t *s, run_t *r, uint32_t seqs, uint32_t ctx, uint32_t batch,
     r->opts.queue_requests = queue;
     r->opts.kv_page_bytes = 1;
     r->opts.prefix_cache = r != &s->big && sim_rnd(s, 8) != 0;
+    r->opts.speculate = r != &s->big && sim_rnd(s, 2);
     r->opts.prefix_hash_bits = sim_rnd(s, 4) ? 64 : sim_rnd(s, 4);
     r->opts.gap_ms = 5 + sim_rnd(s, 100);
     r->opts.seed = 1;
@@ -157,7 +160,7 @@ sim_block(sim_t *s, block_t *b, uint32_t ctx)
 
     if (sim_rnd(s, 6) == 0) {
         f->flags |= SHR_REQ_ECHO;
-        f->max_tokens = sim_rnd(s, 3);
+        f->max_tokens = sim_rnd(s, max < 3 ? max + 1 : 3);
     }
 
     block_begin(b);
@@ -280,6 +283,7 @@ sim_random(sim_t *s, uint64_t seed)
     s->rng = seed * 2654435761u + 12345;
     s->n = 5 + sim_rnd(s, SIM_REQUESTS - 5);
     s->scopes = sim_rnd(s, 4);
+    s->copies = sim_rnd(s, 2) != 0;
 
     for (i = 0; i < SIM_BASES; i++) {
         for (j = 0; j < SIM_TEXT; j++) {
@@ -356,7 +360,7 @@ sim_covers(const sim_t *s)
     static const int  must[] = {
         SHR_C_CANCELLED_WAITING, SHR_C_CANCELLED_PREFILL,
         SHR_C_CANCELLED_DECODE, SHR_C_PREEMPTED, SHR_C_SHED, SHR_C_EXPIRED,
-        SHR_C_CACHED_TOKENS
+        SHR_C_CACHED_TOKENS, SHR_C_DRAFTED, SHR_C_DRAFTS_RIGHT
     };
 
     for (i = 0; i < sizeof(must) / sizeof(must[0]); i++) {
@@ -369,7 +373,8 @@ sim_covers(const sim_t *s)
     }
 
     printf("%llu (cancelled waiting, in prefill, in decode; preempted; shed; "
-           "late; cached tokens; turns without room)\n",
+           "late; cached, guessed, rightly guessed tokens; turns without "
+           "room)\n",
            (unsigned long long) s->paused);
 
     return s->paused != 0;

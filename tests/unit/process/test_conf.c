@@ -73,7 +73,8 @@ conf_all_keys(void **state)
     (void) state;
     assert_int_equal(parse(&c, HEAD "workers 3\nthreads 4\ncontext 4096\n"
         "batch 256\nsequences 16\nkv_bytes 1099511627776\n"
-        "prefix_cache 0\nqueue_requests 7\nqueue_tokens 9\n"
+        "prefix_cache 0\nspeculate prompt_lookup\n"
+        "queue_requests 7\nqueue_tokens 9\n"
         "cache /var/cache/infer\n"
         "precision exact\nkv_type q8_0\n"
         "null 1\nnull_delay_us 20000\nnull_tokens 5\n"
@@ -82,6 +83,7 @@ conf_all_keys(void **state)
     assert_int_equal(c.workers, 3);
     assert_true(c.kv_bytes == 1ull << 40);
     assert_int_equal(c.prefix_cache, 0);
+    assert_int_equal(c.speculate, 1);
     assert_int_equal(c.queue_tokens, 9);
     assert_string_equal(c.cache, "/var/cache/infer");
     assert_int_equal(c.precision, WRK_PREC_EXACT);

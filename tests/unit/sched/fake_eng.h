@@ -16,7 +16,8 @@
 #include "worker/engine/eng.h"
 
 
-#define FAKE_PAGE   8u
+#define FAKE_PAGE    8u
+#define FAKE_DRAFTS  8u        /* rows of logits beside one per sequence */
 
 
 typedef struct {
@@ -37,6 +38,7 @@ typedef struct {
     uint64_t      ns_step, ns_token;
     uint32_t      largest_with_decode;
     int           fail_at;      /* this step fails; 0: none */
+    int           copies;       /* what followed once is likely again */
     uint32_t      corrupt;      /* one in so many tokens is written wrongly */
 } fake_eng_t;
 
@@ -245,6 +247,14 @@ fake_free_pages(void *ctx)
 }
 
 
+static inline uint32_t
+fake_at(const fake_eng_t *e, uint32_t seq, uint32_t pos)
+{
+    return e->kv[e->seqs[seq].pages[pos / FAKE_PAGE] * FAKE_PAGE
+                 + pos % FAKE_PAGE];
+}
+
+
 static inline void
 fake_logits(fake_eng_t *e, uint32_t seq, uint32_t n, float *out)
 {
@@ -254,13 +264,20 @@ fake_logits(fake_eng_t *e, uint32_t seq, uint32_t n, float *out)
     h = 7;
 
     for (i = 0; i < n; i++) {
-        h = fake_mix(h * 31 + e->kv[e->seqs[seq].pages[i / FAKE_PAGE]
-                                    * FAKE_PAGE + i % FAKE_PAGE]);
+        h = fake_mix(h * 31 + fake_at(e, seq, i));
     }
 
     for (i = 0; i < e->limits.vocab; i++) {
         x = fake_mix(h + i * 0x9e3779b97f4a7c15ull);
         out[i] = (float) (x >> 40) / 1048576.0f - 8;
+    }
+
+    for (i = n - 1; e->copies && h % 8 != 0 && i > 0; i--) {
+        if (fake_at(e, seq, i - 1) == fake_at(e, seq, n - 1)) {
+            x = fake_at(e, seq, i);
+            out[x < e->limits.vocab ? x : 0] += 20;
+            break;
+        }
     }
 }
 
@@ -360,13 +377,13 @@ fake_create(fake_eng_t *e, eng_t *eng, uint32_t vocab, uint32_t seqs,
     e->limits.max_seqs = seqs;
     e->limits.ctx_len = ctx;
     e->limits.max_batch_tokens = batch;
-    e->limits.max_logits = seqs;
+    e->limits.max_logits = seqs + FAKE_DRAFTS;
     e->limits.page_tokens = FAKE_PAGE;
     e->limits.kv_pages = pages;
     e->seqs = calloc(seqs, sizeof(fake_seq_t));
     e->kv = calloc((size_t) pages * FAKE_PAGE, 4);
     e->refs = calloc(pages, 4);
-    e->logits = calloc((size_t) seqs * vocab, sizeof(float));
+    e->logits = calloc((size_t) e->limits.max_logits * vocab, sizeof(float));
     e->nfree = pages;
     e->now_ns = 1000;
     e->ns_step = 1000000;

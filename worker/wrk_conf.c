@@ -167,6 +167,22 @@ parse_line(wrk_conf_t *conf, const char *line, size_t len, uint64_t *seen,
 }
 
 
+/* One of two words: 0 or 1. */
+static int
+set_word(char *field, const conf_key_t *key, const char *value, size_t len,
+    const char *zero, const char *one, char *err)
+{
+    if (len == strlen(zero) && memcmp(value, zero, len) == 0) {
+        *(uint32_t *) field = 0;
+    } else if (len == strlen(one) && memcmp(value, one, len) == 0) {
+        *(uint32_t *) field = 1;
+    } else {
+        return fail(err, "%s is \"%s\" or \"%s\"", key->name, zero, one);
+    }
+    return 0;
+}
+
+
 static int
 set_precision(wrk_conf_t *conf, const char *value, size_t len, char *err)
 {
@@ -233,24 +249,10 @@ set_value(wrk_conf_t *conf, const conf_key_t *key, const char *value,
         return set_precision(conf, value, len, err);
 
     case KEY_KV_TYPE:
-        if (len == 3 && memcmp(value, "f16", 3) == 0) {
-            conf->kv_q8 = 0;
-        } else if (len == 4 && memcmp(value, "q8_0", 4) == 0) {
-            conf->kv_q8 = 1;
-        } else {
-            return fail(err, "kv_type is \"f16\" or \"q8_0\"");
-        }
-        return 0;
+        return set_word(field, key, value, len, "f16", "q8_0", err);
 
     case KEY_SPECULATE:
-        if (len == 3 && memcmp(value, "off", 3) == 0) {
-            conf->speculate = 0;
-        } else if (len == 13 && memcmp(value, "prompt_lookup", 13) == 0) {
-            conf->speculate = 1;
-        } else {
-            return fail(err, "speculate is \"prompt_lookup\" or \"off\"");
-        }
-        return 0;
+        return set_word(field, key, value, len, "off", "prompt_lookup", err);
 
     case KEY_CPUS:
         return set_cpus(conf, value, len, err);

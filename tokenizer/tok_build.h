@@ -79,6 +79,7 @@ int tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op);
 
 /* Collects the ids that end a generation; added tokens must be there. */
 int tok_build_eos(tok_build_t *b);
+int tok_build_eos_add(tok_build_t *b, uint32_t id);
 
 /* Makes the tables and the image; *t is the caller's. */
 int tok_build_finish(tok_build_t *b, tok_t **t);

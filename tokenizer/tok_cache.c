@@ -215,7 +215,8 @@ static int
 stamp_source(stamp_t *s, const char *source)
 {
     static const char *const  names[] = {
-        "tokenizer.json", "tokenizer_config.json"
+        "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+        "chat_template.jinja"
     };
     char         path[TOK_PATH_BYTES_MAX];
     struct stat  st;
@@ -229,7 +230,7 @@ stamp_source(stamp_t *s, const char *source)
     if (!S_ISDIR(st.st_mode)) {
         return stamp_file(s, source);
     }
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         n = snprintf(path, sizeof(path), "%s/%s", source, names[i]);
         if (n < 0 || (size_t) n >= sizeof(path)) {
             return TOK_E_LIMIT;

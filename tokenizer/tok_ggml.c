@@ -142,8 +142,8 @@ tok_ggml_added(tok_build_t *b, const tok_gguf_t *g)
 }
 
 
-static int
-eos_add(tok_build_t *b, uint32_t id)
+int
+tok_build_eos_add(tok_build_t *b, uint32_t id)
 {
     uint32_t  *e = b->eos.ptr;
     size_t     i = 0;
@@ -180,7 +180,7 @@ tok_build_eos(tok_build_t *b)
     };
     const tok_added_t  *a = b->added.ptr;
     size_t              i, k;
-    int                 rc = eos_add(b, b->h.eos);
+    int                 rc = tok_build_eos_add(b, b->h.eos);
 
     for (i = 0; i < b->added.n && rc == 0; i++) {
         for (k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
@@ -189,7 +189,7 @@ tok_build_eos(tok_build_t *b)
                 && memcmp(tok_build_text(b, a[i].text), names[k],
                           a[i].text.len) == 0)
             {
-                rc = eos_add(b, a[i].id);
+                rc = tok_build_eos_add(b, a[i].id);
             }
         }
     }

@@ -335,6 +335,66 @@ read_config(tok_hf_t *f, const char *text, size_t len)
 }
 
 
+/* A template in a file of its own comes before one in the configuration. */
+static int
+chat_file(tok_hf_t *f, tok_str_t text)
+{
+    size_t  at = tok_utf8_check((const uint8_t *) text.ptr, text.len);
+
+    if (at != text.len) {
+        return tok_fail(f->b->err, TOK_E_FORMAT, "chat_template.jinja: not "
+                        "UTF-8 at byte %zu", at);
+    }
+    return tok_build_string(f->b, text.ptr, text.len, &f->b->h.chat);
+}
+
+
+/* "eos_token_id": one id or several; each ends a generation. */
+static int
+eos_ids(tok_hf_t *f)
+{
+    uint32_t  id;
+    bool      first = true;
+    int       rc = 0, more = 1;
+
+    if (tok_json_peek(f->j) != '[') {
+        rc = tok_json_u32(f->j, &id);
+        return rc == 0 ? tok_build_eos_add(f->b, id) : rc;
+    }
+    rc = tok_json_open(f->j, '[');
+    while (rc == 0 && (more = tok_json_next(f->j, '[', &first)) == 1) {
+        rc = tok_json_u32(f->j, &id);
+        if (rc == 0) {
+            rc = tok_build_eos_add(f->b, id);
+        }
+    }
+    return rc != 0 ? rc : more;
+}
+
+
+static int
+read_generation(tok_hf_t *f, tok_str_t text)
+{
+    tok_json_t     j, *before = f->j;
+    tok_members_t  m;
+    int            rc = tok_json_init(&j, text.ptr, text.len,
+                                      "generation_config.json", f->b->err);
+
+    f->j = &j;
+    if (rc == 0) {
+        rc = tok_json_members(&j, &m);
+    }
+    if (rc == 0 && tok_json_at(&j, &m, "eos_token_id")
+        && !tok_json_null(&j))
+    {
+        rc = eos_ids(f);
+    }
+    f->j = before;
+    tok_json_free(&j);
+    return rc;
+}
+
+
 /* --- the top ----------------------------------------------------------- */
 
 static int
@@ -408,7 +468,7 @@ read_all(tok_hf_t *f)
 
 int
 tok_json_memory(tok_t **t, const char *json, size_t len,
-    const char *config, size_t config_len, const char *name, tok_err_t *err)
+    const tok_beside_t *beside, const char *name, tok_err_t *err)
 {
     tok_build_t  b;
     tok_json_t   j;
@@ -421,8 +481,14 @@ tok_json_memory(tok_t **t, const char *json, size_t len,
     if (rc == 0) {
         rc = read_all(&f);
     }
-    if (rc == 0 && config != NULL) {
-        rc = read_config(&f, config, config_len);
+    if (rc == 0 && beside->config.ptr != NULL) {
+        rc = read_config(&f, beside->config.ptr, beside->config.len);
+    }
+    if (rc == 0 && beside->chat.ptr != NULL) {
+        rc = chat_file(&f, beside->chat);
+    }
+    if (rc == 0 && beside->generation.ptr != NULL) {
+        rc = read_generation(&f, beside->generation);
     }
     if (rc == 0) {
         rc = tok_build_eos(&b);

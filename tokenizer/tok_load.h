@@ -14,9 +14,15 @@ int tok_gguf_memory(tok_t **t, const void *data, size_t len, const char *name,
     tok_err_t *err);
 int tok_gguf_file(tok_t **t, const char *path, tok_err_t *err);
 
-/* config: text of tokenizer_config.json, or NULL. */
+/* Texts beside a tokenizer.json; ptr NULL: there is none. */
+typedef struct {
+    tok_str_t  config;              /* tokenizer_config.json */
+    tok_str_t  generation;          /* generation_config.json */
+    tok_str_t  chat;                /* chat_template.jinja */
+} tok_beside_t;
+
 int tok_json_memory(tok_t **t, const char *json, size_t len,
-    const char *config, size_t config_len, const char *name, tok_err_t *err);
+    const tok_beside_t *beside, const char *name, tok_err_t *err);
 
 int tok_image_open(tok_t **t, const char *path, tok_err_t *err);
 

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const tok_beside_t  none;
+
 
 /* The first bytes of a file: enough to tell the formats apart. */
 static int
@@ -31,23 +33,40 @@ first_bytes(const char *path, uint8_t *buf, size_t n, tok_err_t *err)
 
 
 static int
-open_json(tok_t **t, const char *path, const char *config_path,
+open_json(tok_t **t, const char *path, const tok_beside_t *beside,
     tok_err_t *err)
 {
-    char       *json = NULL, *config = NULL;
-    size_t      len = 0, config_len = 0;
-    int         rc = tok_read_file(path, TOK_FILE_BYTES_MAX, &json, &len,
-                                   err);
+    char    *json = NULL;
+    size_t   len = 0;
+    int      rc = tok_read_file(path, TOK_FILE_BYTES_MAX, &json, &len, err);
 
-    if (rc == 0 && config_path != NULL && access(config_path, R_OK) == 0) {
-        rc = tok_read_file(config_path, TOK_CONFIG_BYTES_MAX, &config,
-                           &config_len, err);
-    }
     if (rc == 0) {
-        rc = tok_json_memory(t, json, len, config, config_len, path, err);
+        rc = tok_json_memory(t, json, len, beside, path, err);
     }
-    free(config);
     free(json);
+    return rc;
+}
+
+
+/* A file of the folder that may be absent; *text is malloc'ed then. */
+static int
+read_beside(const char *folder, const char *name, size_t max, tok_str_t *text,
+    tok_err_t *err)
+{
+    char  path[TOK_PATH_BYTES_MAX], *data;
+    int   n = snprintf(path, sizeof(path), "%s/%s", folder, name), rc;
+
+    if (n < 0 || (size_t) n >= sizeof(path)) {
+        return tok_fail(err, TOK_E_LIMIT, "%s: a path of more than %d bytes",
+                        folder, TOK_PATH_BYTES_MAX);
+    }
+    if (access(path, R_OK) != 0) {
+        return 0;
+    }
+    rc = tok_read_file(path, max, &data, &text->len, err);
+    if (rc == 0) {
+        text->ptr = data;
+    }
     return rc;
 }
 
@@ -55,16 +74,32 @@ open_json(tok_t **t, const char *path, const char *config_path,
 static int
 open_folder(tok_t **t, const char *path, tok_err_t *err)
 {
-    char  json[TOK_PATH_BYTES_MAX], config[TOK_PATH_BYTES_MAX];
-    int   a, b;
+    char          json[TOK_PATH_BYTES_MAX];
+    tok_beside_t  beside = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } };
+    int           n, rc;
 
-    a = snprintf(json, sizeof(json), "%s/tokenizer.json", path);
-    b = snprintf(config, sizeof(config), "%s/tokenizer_config.json", path);
-    if (a < 0 || b < 0 || (size_t) b >= sizeof(config)) {
+    n = snprintf(json, sizeof(json), "%s/tokenizer.json", path);
+    if (n < 0 || (size_t) n >= sizeof(json)) {
         return tok_fail(err, TOK_E_LIMIT, "%s: a path of more than %d bytes",
                         path, TOK_PATH_BYTES_MAX);
     }
-    return open_json(t, json, config, err);
+    rc = read_beside(path, "tokenizer_config.json", TOK_CONFIG_BYTES_MAX,
+                     &beside.config, err);
+    if (rc == 0) {
+        rc = read_beside(path, "generation_config.json", TOK_CONFIG_BYTES_MAX,
+                         &beside.generation, err);
+    }
+    if (rc == 0) {
+        rc = read_beside(path, "chat_template.jinja", TOK_TEMPLATE_BYTES_MAX,
+                         &beside.chat, err);
+    }
+    if (rc == 0) {
+        rc = open_json(t, json, &beside, err);
+    }
+    free((char *) (uintptr_t) beside.config.ptr);
+    free((char *) (uintptr_t) beside.generation.ptr);
+    free((char *) (uintptr_t) beside.chat.ptr);
+    return rc;
 }
 
 
@@ -92,7 +127,7 @@ tok_open(tok_t **t, const char *path, tok_err_t *err)
     if (tok_load64(head) == TOK_IMAGE_MAGIC) {
         return tok_image_open(t, path, err);
     }
-    return open_json(t, path, NULL, err);
+    return open_json(t, path, &none, err);
 }
 
 
@@ -100,5 +135,5 @@ int
 tok_open_json(tok_t **t, const char *json, size_t len, tok_err_t *err)
 {
     *t = NULL;
-    return tok_json_memory(t, json, len, NULL, 0, "tokenizer.json", err);
+    return tok_json_memory(t, json, len, &none, "tokenizer.json", err);
 }

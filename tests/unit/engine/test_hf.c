@@ -111,7 +111,7 @@ test_golden(void **state)
     eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
 
     (void) state;
-    assert_int_equal(n_cases, 13);
+    assert_int_equal(n_cases, 14);
     for (i = 0; i < n_cases; i++) {
         hf_write(dir, cases[i], NULL, NULL);
         worst = run(cases[i], &mo);

@@ -62,9 +62,9 @@ typedef struct {
 } tok_str_t;
 
 /*
- * path: a tokenizer.json, a folder that holds one (beside it are read, if there,
- * tokenizer_config.json, chat_template.jinja and generation_config.json's ids
- * of ends), a .gguf file, or a prepared image.  *t is the caller's; on error it is NULL.
+ * path: a tokenizer.json, a folder with one (and perhaps chat_template.jinja,
+ * tokenizer_config.json, generation_config.json: its ids of ends), a .gguf
+ * file, or a prepared image.  *t is the caller's; on error it is NULL.
  */
 TOK_API int tok_open(tok_t **t, const char *path, tok_err_t *err);
 

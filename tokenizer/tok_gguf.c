@@ -37,6 +37,8 @@ typedef struct {
     float       *scores;
     int32_t     *types;
     uint32_t     n_scores, n_types;
+    tok_str_t    json;              /* a whole tokenizer.json, and its kin */
+    tok_beside_t beside;
     const char  *path;
     tok_err_t   *err;
 } reader_t;
@@ -276,6 +278,15 @@ one_key(reader_t *r, cursor_t *c)
 
         } else if (is_key(key, "tokenizer.chat_template")) {
             r->g.chat_template = text;
+
+        } else if (is_key(key, "tokenizer.huggingface.json")) {
+            r->json = text;
+
+        } else if (is_key(key, "tokenizer.huggingface.config")) {
+            r->beside.config = text;
+
+        } else if (is_key(key, "tokenizer.huggingface.generation")) {
+            r->beside.generation = text;
         }
         return c->bad ? damaged(r, key) : 0;
     }
@@ -336,7 +347,11 @@ tok_gguf_memory(tok_t **t, const void *data, size_t len, const char *name,
     r.err = err;
     *t = NULL;
     rc = read_keys(&r, &c);
-    if (rc == 0) {
+    if (rc == 0 && r.g.model.len == 0 && r.json.ptr != NULL) {
+        r.beside.chat = r.g.chat_template;
+        rc = tok_json_memory(t, r.json.ptr, r.json.len, &r.beside, name, err);
+
+    } else if (rc == 0) {
         r.g.tokens = r.tokens;
         r.g.merges = r.merges;
         r.g.scores = r.scores;

@@ -1,6 +1,6 @@
 /*
- * infer inspect: what a model file is and what it will need.  Reads the
- * header only; the same check runs behind `nginx -t`.
+ * infer inspect: what a model file or folder is and what it will need.
+ * Reads headers only; the same check runs behind `nginx -t`.
  */
 
 #include <inttypes.h>
@@ -35,8 +35,12 @@ print_info(const eng_info_t *i)
 
     printf("%-22s %s\n", "architecture", i->arch);
     printf("%-22s %s\n", "name", i->name);
-    printf("%-22s GGUF version %" PRIu32 ", %.1f MiB, %" PRIu32
-           " tensors\n", "file", i->gguf_version, (double) i->file_bytes / mib,
+    if (i->gguf_version > 0) {
+        printf("%-22s GGUF version %" PRIu32, "file", i->gguf_version);
+    } else {
+        printf("%-22s folder, safetensors", "file");
+    }
+    printf(", %.1f MiB, %" PRIu32 " tensors\n", (double) i->file_bytes / mib,
            i->tensors);
     printf("%-22s %.1f million\n", "parameters",
            (double) i->parameters / 1e6);

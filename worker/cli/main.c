@@ -30,6 +30,8 @@ static const cli_command_t  commands[] = {
       "vectors of texts, one JSON string per line" },
     { "inspect", cli_inspect, "-m MODEL [--context N] [--sequences N] "
       "[--kv-mb N] " CLI_MODEL_USAGE, "show what a model file holds" },
+    { "convert", cli_convert, "-m MODEL -o OUT [--quantize TYPE]",
+      "write a model as one GGUF file" },
     { "score", cli_score, "-m MODEL [-t THREADS] " CLI_MODEL_USAGE,
       "log probabilities of given tokens" },
     { "bench", cli_bench, "-m MODEL [-t THREADS] [--rounds N] "

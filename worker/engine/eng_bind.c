@@ -51,6 +51,22 @@ eng_kern_type(uint32_t gguf_type)
 }
 
 
+uint32_t
+eng_gguf_type(kern_wtype_t type)
+{
+    size_t  i;
+
+    for (i = 0; i < sizeof(kern_types) / sizeof(kern_types[0]); i++) {
+        if (kern_types[i].kern == type) {
+            return kern_types[i].gguf;
+        }
+    }
+    eng_assert(0 && "a type of the table");
+
+    return UINT32_MAX;
+}
+
+
 int
 eng_bind(eng_model_t *m, const eng_gguf_t *g, eng_err_t *err)
 {

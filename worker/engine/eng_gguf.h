@@ -16,7 +16,7 @@
 #define ENG_GGUF_TENSORS_MAX   65536u
 #define ENG_GGUF_KEY_MAX       1024u
 #define ENG_GGUF_NAME_MAX      128u
-#define ENG_GGUF_STRING_MAX    (16u << 20)
+#define ENG_GGUF_STRING_MAX    (64u << 20)
 #define ENG_GGUF_ALIGN_MAX     (1u << 20)
 #define ENG_GGUF_HEADER_MAX    (256u << 20)
 #define ENG_GGUF_DIMS_MAX      4u

@@ -80,6 +80,9 @@ struct eng_model {
 /* The kernels' type for a file's tensor type, or -1. */
 int eng_kern_type(uint32_t gguf_type);
 
+/* The file's tensor type for a kernels' type that eng_kern_type() knows. */
+uint32_t eng_gguf_type(kern_wtype_t type);
+
 /*
  * Finds every tensor that the architecture needs, checks its shape and type,
  * and lays out the image.  Tensors that nobody would use are refused: a

@@ -8,6 +8,7 @@
 
 #include "worker/engine/eng_chk.h"
 #include "worker/engine/eng_quant.h"
+#include "worker/kernels/kern_f16.h"
 
 #define BLOCK      32
 #define HALF_MAX   65504.0f
@@ -67,10 +68,10 @@ eng_quant_choice(const char *name, kern_wtype_t from, kern_wtype_t to,
 static void
 put_half(uint8_t *dst, float *v)
 {
-    _Float16  h = (_Float16) *v;
+    uint16_t  h = kern_f32_f16(*v);
 
     memcpy(dst, &h, sizeof(h));
-    *v = (float) h;
+    *v = kern_f16_f32(h);
 }
 
 

@@ -109,30 +109,6 @@ eng_source_close(eng_gguf_t *g)
 
 /* ---- rows --------------------------------------------------------------- */
 
-static float
-as_float(uint32_t type, const uint8_t *p)
-{
-    float     f;
-    uint16_t  h;
-    uint32_t  w;
-    _Float16  x;
-
-    if (type == 0) {
-        memcpy(&f, p, sizeof(f));
-        return f;
-    }
-    memcpy(&h, p, sizeof(h));
-    if (type == 1) {
-        memcpy(&x, &h, sizeof(x));
-        return (float) x;
-    }
-    w = (uint32_t) h << 16;
-    memcpy(&f, &w, sizeof(f));
-
-    return f;
-}
-
-
 /* A whole vector as floats: norms and biases, a few thousand values. */
 static int
 read_floats(const eng_gguf_t *g, const eng_place_t *place, uint64_t n,
@@ -151,11 +127,10 @@ read_floats(const eng_gguf_t *g, const eng_place_t *place, uint64_t n,
         if (rc != 0) {
             return rc;
         }
-        for (i = 0; i < k; i++) {
-            dst[at + i] = as_float(t->type, buf + i * size);
-            if (place->how & ENG_ROWS_PLUS_ONE) {
-                dst[at + i] += 1.0f;
-            }
+        kern_gguf_row_f32(t->type == 0 ? KERN_F32 : t->type == 1 ? KERN_F16
+                          : KERN_BF16, buf, (uint32_t) k, dst + at);
+        for (i = 0; i < k && (place->how & ENG_ROWS_PLUS_ONE); i++) {
+            dst[at + i] += 1.0f;
         }
     }
 

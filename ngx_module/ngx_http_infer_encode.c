@@ -80,12 +80,21 @@ const ngx_http_infer_dialect_t  ngx_http_infer_encoders = {
 static ngx_int_t
 ngx_http_infer_encode_begin(ngx_http_infer_parse_t *p)
 {
+    ngx_str_t             *uri;
     ngx_http_infer_ctx_t  *ctx;
 
     ctx = p->ctx;
+    uri = &ctx->request->uri;
+
+    /* rerank: until its fields have told whose words they are */
     ctx->error.native = ctx->api == NGX_HTTP_INFER_EMBED
                         || ctx->api == NGX_HTTP_INFER_SIMILARITY
-                        || ctx->api == NGX_HTTP_INFER_PREDICT;
+                        || ctx->api == NGX_HTTP_INFER_PREDICT
+                        || (ctx->api == NGX_HTTP_INFER_RERANK
+                            && ngx_strlcasestrn(uri->data,
+                                                uri->data + uri->len,
+                                                (u_char *) "/v1/", 3)
+                               == NULL);
 
     ctx->encode = ngx_pcalloc(ctx->request->pool,
                               sizeof(ngx_http_infer_encode_t));

@@ -34,15 +34,24 @@ wrk_ereq_has_place(const wrk_ereq_t *r)
 }
 
 
-/* Puts inputs of a request into the batch, up to `share` tokens but one input
- * if any.  0: its next one does not fit into the batch any more. */
+/* Puts inputs of a request into the batch, up to one part of `parts` of its
+ * tokens and sequences, but one input if any.  0: its next one does not fit
+ * into the batch any more. */
 static int
-wrk_ebatch_take(wrk_esched_t *s, wrk_ereq_t *r, uint32_t share)
+wrk_ebatch_take(wrk_esched_t *s, wrk_ereq_t *r, uint32_t parts)
 {
-    uint32_t  len, took;
+    uint32_t  len, tokens, inputs;
 
-    for (took = 0; wrk_ereq_has_place(r) && took < share; took += len) {
+    tokens = 0;
+
+    for (inputs = 0; wrk_ereq_has_place(r); inputs++, tokens += len) {
         len = wrk_ereq_len(r, r->taken);
+
+        if (inputs != 0 && (tokens >= s->opts.batch / parts
+                            || inputs >= s->opts.sequences / parts))
+        {
+            break;
+        }
 
         if (s->nmembers == s->opts.sequences
             || len > s->opts.batch - s->ntokens)
@@ -152,7 +161,7 @@ wrk_ebatch_waits(const wrk_esched_t *s, uint64_t now_ns)
 
 /* One round over a list. */
 static int
-wrk_ebatch_round(wrk_esched_t *s, wrk_link_t *head, uint32_t share,
+wrk_ebatch_round(wrk_esched_t *s, wrk_link_t *head, uint32_t parts,
     uint64_t now_ns)
 {
     int          fits;
@@ -164,7 +173,7 @@ wrk_ebatch_round(wrk_esched_t *s, wrk_link_t *head, uint32_t share,
         next = link->next;
         r = wrk_link_ereq(link);
         before = s->nmembers;
-        fits = wrk_ebatch_take(s, r, share);
+        fits = wrk_ebatch_take(s, r, parts);
 
         if (s->nmembers != before && r->state == WRK_EREQ_QUEUED) {
             wrk_ereq_start(s, r, now_ns);
@@ -182,7 +191,7 @@ wrk_ebatch_round(wrk_esched_t *s, wrk_link_t *head, uint32_t share,
 void
 wrk_ebatch_plan(wrk_esched_t *s, uint64_t now_ns)
 {
-    uint32_t     parts, share;
+    uint32_t     parts;
     wrk_link_t  *link;
 
     s->nmembers = 0;
@@ -200,12 +209,12 @@ wrk_ebatch_plan(wrk_esched_t *s, uint64_t now_ns)
     }
 
     parts = wrk_min(s->nrunning + s->waiting, WRK_EBATCH_SHARES_MAX);
-    share = wrk_max(s->opts.batch / wrk_max(parts, 1u), 1u);
+    parts = wrk_max(parts, 1u);
 
-    if (wrk_ebatch_round(s, &s->running, share, now_ns)
-        && wrk_ebatch_round(s, &s->queue, share, now_ns))
+    if (wrk_ebatch_round(s, &s->running, parts, now_ns)
+        && wrk_ebatch_round(s, &s->queue, parts, now_ns))
     {
-        (void) wrk_ebatch_round(s, &s->running, UINT32_MAX, now_ns);
+        (void) wrk_ebatch_round(s, &s->running, 1, now_ns);
     }
 
     if (s->nmembers != 0) {

@@ -220,6 +220,12 @@ wrk_submit_checked(wrk_sched_t *s, wrk_request_t *r, const void *req,
 {
     uint32_t  free_seats;
 
+    if (((const shr_req_t *) req)->task > SHR_TASK_DETOKENIZE) {
+        return wrk_req_fail(&s->err, SHR_E_UNSUPPORTED, "model",
+                            "the model \"%s\" generates text, this endpoint "
+                            "is for another kind of model", s->opts.name);
+    }
+
     if (wrk_req_decode(&s->req, req, len, s->vocab, &s->err) != 0) {
         return -1;
     }

@@ -27,6 +27,13 @@ BODIES = [
     ("/v1/completions", {"prompt": "a", "stream": True, "logprobs": 2}),
     ("/v1/tokenize", {"prompt": "a", "return_offsets": True}),
     ("/v1/detokenize", {"tokens": [1, 2]}),
+    ("/v1/embeddings", {"input": ["a", "b"]}),
+    ("/v1/embeddings", {"input": "a", "encoding_format": "base64"}),
+    ("/v1/similarity", {"inputs": {"source_sentence": "a",
+                                   "sentences": ["b", "c"]}}),
+    ("/v1/predict", {"inputs": [["a"], ["b", "c"]]}),
+    ("/v1/classify", {"input": "a"}),
+    ("/v1/rerank", {"query": "a", "documents": ["b", "c"]}),
 ]
 
 

@@ -278,6 +278,27 @@ test_sharing(void **state)
     run(sinks, 2);
     assert_int_equal(sinks[0].nvalues, 4000);
     end_run();
+
+    /* where sequences are what is short */
+    begin_run(ENC_EMBED, 16, 320, 4, 4);
+    sink_init(&sinks[0], 1 << 16);
+    begin(SHR_TASK_EMBED, 0);
+
+    for (i = 0; i < 1000; i++) {
+        add(SHR_R_PROMPT, "a b");
+    }
+
+    submit(&sinks[0]);
+    (void) wrk_esched_step(r.s, r.fake.now_ns);
+    sink_init(&sinks[1], 8192);
+    begin(SHR_TASK_EMBED, 0);
+    add(SHR_R_PROMPT, "a");
+    submit(&sinks[1]);
+    (void) wrk_esched_step(r.s, r.fake.now_ns);
+    assert_int_equal(sinks[1].done, 1);
+    assert_int_equal(r.fake.last_seqs, 4);
+    run(sinks, 2);
+    end_run();
 }
 
 

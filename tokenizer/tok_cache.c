@@ -204,8 +204,10 @@ stamp_file(stamp_t *s, const char *path)
         return TOK_E_IO;
     }
     s->bytes = s->bytes * 3 + (uint64_t) st.st_size;
-    s->mtime_ns = s->mtime_ns * 3 + st.st_mtim.tv_sec * 1000000000
-                  + st.st_mtim.tv_nsec;
+    /* unsigned: a mixture of several files' times may wrap */
+    s->mtime_ns = (int64_t) ((uint64_t) s->mtime_ns * 3
+                             + (uint64_t) st.st_mtim.tv_sec * 1000000000u
+                             + (uint64_t) st.st_mtim.tv_nsec);
     s->sum = tok_mix(s->sum, tok_hash_bytes(head, (size_t) n));
     return 0;
 }

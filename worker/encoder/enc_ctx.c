@@ -88,6 +88,8 @@ plan_all(plan_t *p, enc_t *e)
                            sizeof(float));
         e->logits = piece(p, (uint64_t) e->limits.max_seqs_out * hp->vocab,
                           sizeof(float));
+        e->beam = piece(p, (uint64_t) 3 * ENC_BEAMS_MAX * e->limits.max_out,
+                        sizeof(uint32_t));
         e->src_of = piece(p, e->limits.max_seqs_out, sizeof(uint32_t));
     }
     for (i = 0; i < e->threads; i++) {
@@ -448,11 +450,11 @@ share(enc_t *e)
 
 
 static void
-run_task(enc_t *e, uint32_t thread, uint32_t team, uint32_t i)
+run_task(enc_t *e, uint32_t me, uint32_t team, uint32_t i)
 {
-    uint32_t         n;
-    enc_run_t        r = { .e = e, .own = &e->own[thread],
-                           .thread = thread, .team = team, .rows = e->rows,
+    uint32_t         n, thread = team == 1 ? 0 : me;
+    enc_run_t        r = { .e = e, .own = &e->own[me], .thread = thread,
+                           .team = team, .rows = e->rows,
                            .task = e->task[i] };
     const uint32_t  *at = e->batch.offsets;
 
@@ -469,9 +471,6 @@ run_task(enc_t *e, uint32_t thread, uint32_t team, uint32_t i)
         r.a = r.t0 + (uint32_t) ((uint64_t) n * thread / team) * 8;
         r.b = r.t0 + (uint32_t) ((uint64_t) n * (thread + 1) / team) * 8;
         r.b = r.b < r.t1 ? r.b : r.t1;
-        if (team == 1) {
-            r.a = r.t0;
-        }
     }
     enc_forward(&r);
     enc_result(&r);

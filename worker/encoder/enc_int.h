@@ -72,6 +72,7 @@ struct enc {
     eng_kv_t            src, ans;      /* sources and answers                */
     int                 has_kv;
     uint32_t           *src_of;        /* [max_seqs_out]                     */
+    uint32_t           *beam;          /* [3][ENC_BEAMS_MAX][max_out]        */
     uint64_t            layer_bytes;   /* of a page                          */
 
     /* the job */

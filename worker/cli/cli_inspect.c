@@ -113,6 +113,9 @@ cli_inspect(int argc, char **argv)
         return CLI_USAGE;
     }
 
+    if (enc_can_open(model)) {
+        return cli_encoder_inspect(model);
+    }
     if (eng_model_check(model, &mo, &co, &info, &err) != ENG_OK) {
         cli_error(NAME, "%s", err.text);
         return CLI_FAILED;

@@ -245,6 +245,9 @@ cli_score(int argc, char **argv)
         return CLI_USAGE;
     }
 
+    if (enc_can_open(path)) {
+        return cli_encoder_score(path, mo.kern_level, threads);
+    }
     if (eng_model_open(path, &mo, &model, &err) != ENG_OK) {
         cli_error(NAME, "%s", err.text);
         return CLI_FAILED;

@@ -47,7 +47,8 @@ def export(folder, out):
     fused.save_model_to_file(os.path.join(out, "float32.onnx"))
     quantize_dynamic(os.path.join(out, "float32.onnx"),
                      os.path.join(out, "int8.onnx"),
-                     weight_type=QuantType.QInt8)
+                     weight_type=QuantType.QInt8,
+                     extra_options={"DefaultTensorType": 1})
 
 
 def peer(path, threads, tokens, seconds):

@@ -11,7 +11,9 @@
 #include "ngx_module/ngx_http_infer_float.h"
 
 
-#define POW10_MIN  (-31)
+#define POW10_MIN   (-31)
+#define DIGITS_MAX  10              /* of 32 bits; a float needs 9 */
+#define COPY        16
 
 /* 10^k as 64 bits, rounded up: floor(10^k * 2^(63 - floor(log2(10^k)))) + 1,
  * k from POW10_MIN on. */
@@ -45,6 +47,15 @@ static const uint64_t  pow10_64[] = {
 };
 
 _Static_assert(sizeof(pow10_64) / 8 == 45 - POW10_MIN + 1, "all exponents");
+
+
+/* 00 to 99 */
+static const unsigned char  pairs[] =
+    "0001020304050607080910111213141516171819"
+    "2021222324252627282930313233343536373839"
+    "4041424344454647484950515253545556575859"
+    "6061626364656667686970717273747576777879"
+    "8081828384858687888990919293949596979899";
 
 
 /* The logarithms below are floors, right for every exponent of a float. */
@@ -131,11 +142,19 @@ shortest(uint32_t c, int q, int closer, int *exponent)
 }
 
 
-/* The digits without zeros at the end; how many. */
+/* Digits of a number, with room for copies of a fixed size: those take one or
+ * two instructions. */
+typedef struct {
+    unsigned char  text[DIGITS_MAX + COPY];
+    unsigned       begin;
+} digits_t;
+
+
+/* Without zeros at the end; how many. */
 static int
-print_digits(unsigned char digits[10], uint32_t n, int *exponent)
+print_digits(digits_t *d, uint32_t n, int *exponent)
 {
-    int            count;
+    uint32_t       part;
     unsigned char  *p;
 
     while (n % 10 == 0) {
@@ -143,17 +162,21 @@ print_digits(unsigned char digits[10], uint32_t n, int *exponent)
         ++*exponent;
     }
 
-    p = digits + 10;
+    for (p = d->text + DIGITS_MAX; n >= 100; n /= 100) {
+        part = n % 100 * 2;
+        *--p = pairs[part + 1];
+        *--p = pairs[part];
+    }
 
-    do {
-        *--p = (unsigned char) ('0' + n % 10);
-        n /= 10;
-    } while (n != 0);
+    *--p = pairs[n * 2 + 1];
 
-    count = (int) (digits + 10 - p);
-    memmove(digits, p, (size_t) count);
+    if (n >= 10) {
+        *--p = pairs[n * 2];
+    }
 
-    return count;
+    d->begin = (unsigned) (p - d->text);
+
+    return (int) (DIGITS_MAX - d->begin);
 }
 
 
@@ -162,13 +185,10 @@ static unsigned char *
 print_scientific(unsigned char *p, const unsigned char *digits, int n,
     int point)
 {
-    *p++ = digits[0];
-
-    if (n > 1) {
-        *p++ = '.';
-        memcpy(p, digits + 1, (size_t) n - 1);
-        p += n - 1;
-    }
+    p[0] = digits[0];
+    p[1] = '.';
+    memcpy(p + 2, digits + 1, COPY - 1);
+    p += n > 1 ? n + 1 : 1;
 
     point--;
     *p++ = 'e';
@@ -190,16 +210,15 @@ print_number(unsigned char *p, const unsigned char *digits, int n, int point)
     }
 
     if (point <= 0) {
-        *p++ = '0';
-        *p++ = '.';
-        memset(p, '0', 3);
-        p += -point;
-        memcpy(p, digits, (size_t) n);
+        memcpy(p, "0.000", 5);
+        p += 2 - point;
+        memcpy(p, digits, COPY);
         return p + n;
     }
 
+    memcpy(p, digits, COPY);
+
     if (point >= n) {
-        memcpy(p, digits, (size_t) n);
         memset(p + n, '0', (size_t) (point - n));
         p += point;
         *p++ = '.';
@@ -207,12 +226,10 @@ print_number(unsigned char *p, const unsigned char *digits, int n, int point)
         return p;
     }
 
-    memcpy(p, digits, (size_t) point);
-    p += point;
-    *p++ = '.';
-    memcpy(p, digits + point, (size_t) (n - point));
+    p[point] = '.';
+    memcpy(p + point + 1, digits + point, COPY);
 
-    return p + n - point;
+    return p + n + 1;
 }
 
 
@@ -221,7 +238,7 @@ ngx_http_infer_float(unsigned char *p, float value)
 {
     int            q, n, exponent;
     uint32_t       bits, fraction, biased;
-    unsigned char  digits[10];
+    digits_t       d;
 
     memcpy(&bits, &value, sizeof(bits));
 
@@ -239,15 +256,15 @@ ngx_http_infer_float(unsigned char *p, float value)
 
     if (biased != 0) {
         q = (int) biased - 150;
-        n = print_digits(digits, shortest(fraction | 0x800000, q,
-                                          fraction == 0 && biased > 1,
-                                          &exponent), &exponent);
+        n = print_digits(&d, shortest(fraction | 0x800000, q,
+                                      fraction == 0 && biased > 1,
+                                      &exponent), &exponent);
     } else {
-        n = print_digits(digits, shortest(fraction, -149, 0, &exponent),
+        n = print_digits(&d, shortest(fraction, -149, 0, &exponent),
                          &exponent);
     }
 
-    return print_number(p, digits, n, exponent + n);
+    return print_number(p, d.text + d.begin, n, exponent + n);
 }
 
 

@@ -12,11 +12,12 @@
 #include <stddef.h>
 
 
-#define NGX_HTTP_INFER_FLOAT_MAX  16    /* bytes of a number: -1.1754944e-38 */
+#define NGX_HTTP_INFER_FLOAT_MAX   16   /* bytes of a number: -1.1754944e-38 */
+#define NGX_HTTP_INFER_FLOAT_ROOM  32   /* that may be written for one */
 
 
-/* Writes a finite number, no NUL; the byte after its last.  The room is
- * NGX_HTTP_INFER_FLOAT_MAX. */
+/* Writes a finite number, no NUL, and beyond it what does not matter; the byte
+ * after its last. */
 unsigned char *ngx_http_infer_float(unsigned char *p, float value);
 
 /* Bytes of a stream that is cut anywhere: what does not make four letters yet

@@ -183,7 +183,8 @@ ngx_http_infer_put_floats(ngx_http_infer_out_t *out, const float *v,
     p = buf;
 
     for (i = 0; i < n; i++) {
-        if (buf + sizeof(buf) - p < NGX_HTTP_INFER_FLOAT_MAX + 1) {
+        if (buf + sizeof(buf) - p < NGX_HTTP_INFER_FLOAT_ROOM + 1)
+        {
             ngx_http_infer_out_data(out, buf, (size_t) (p - buf));
             p = buf;
         }

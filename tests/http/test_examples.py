@@ -11,11 +11,20 @@ from conftest import model_path
 from nginx import TOP, build_dir
 
 FILES = sorted(glob.glob(os.path.join(TOP, "conf-examples", "*.conf")))
+CHAT = ("smollm2.gguf", "/v1/chat/completions", {
+    "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4},
+    lambda body: body["choices"][0]["message"]["content"])
+# where the model is another one: its file, a request, what must be true
+OTHERS = {
+    "embeddings.conf": ("minilm", "/v1/embeddings", {"input": "Hello"},
+                        lambda body: len(body["data"][0]["embedding"]) == 384),
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=os.path.basename)
 def test_example(nginx, path):
-    model = model_path("smollm2.gguf")
+    name, endpoint, request, holds = OTHERS.get(os.path.basename(path), CHAT)
+    model = model_path(name)
     server = nginx(start=False)
     with open(path) as file:
         text = file.read()
@@ -26,7 +35,7 @@ def test_example(nginx, path):
             ("/usr/lib/nginx/nginx-infer-worker;",
              "%s/nginx-infer-worker;\n    infer_run_path %s/infer;"
              % (build_dir(), server.prefix)),
-            ("/var/lib/models/smollm2.gguf", model),
+            ("/var/lib/models/" + name, model),
             ("/tmp/nginx-infer", server.prefix)):
         assert old in text, old
         text = text.replace(old, new)
@@ -42,8 +51,6 @@ def test_example(nginx, path):
     # answers while that model's pool is loading.
     for name in re.findall(r"infer_model (\w+) {", text):
         server.wait_log(r"model %s: worker 0 ready" % name)
-    answer = server.post("/v1/chat/completions", json.dumps(
-        {"messages": [{"role": "user", "content": "Hello"}],
-         "max_tokens": 4}), headers=headers)
+    answer = server.post(endpoint, json.dumps(request), headers=headers)
     assert answer.status == 200, answer.body
-    assert answer.json()["choices"][0]["message"]["content"]
+    assert holds(answer.json())

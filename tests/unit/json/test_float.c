@@ -25,10 +25,10 @@ print(char *text, float v)
 {
     unsigned char  *end;
 
-    memset(text, '#', NGX_HTTP_INFER_FLOAT_MAX + 4);
+    memset(text, '#', NGX_HTTP_INFER_FLOAT_ROOM + 4);
     end = ngx_http_infer_float((unsigned char *) text, v);
     assert_true(end - (unsigned char *) text <= NGX_HTTP_INFER_FLOAT_MAX);
-    assert_memory_equal(text + NGX_HTTP_INFER_FLOAT_MAX, "####", 4);
+    assert_memory_equal(text + NGX_HTTP_INFER_FLOAT_ROOM, "####", 4);
     *end = '\0';
 
     return (size_t) (end - (unsigned char *) text);
@@ -58,7 +58,7 @@ static void
 check(uint32_t bits)
 {
     int    n;
-    char   text[NGX_HTTP_INFER_FLOAT_MAX + 8], other[64];
+    char   text[NGX_HTTP_INFER_FLOAT_ROOM + 8], other[64];
     float  v, back;
 
     memcpy(&v, &bits, sizeof(v));
@@ -121,7 +121,7 @@ static void
 test_shape(void **state)
 {
     size_t  i;
-    char    text[NGX_HTTP_INFER_FLOAT_MAX + 8];
+    char    text[NGX_HTTP_INFER_FLOAT_ROOM + 8];
     static const struct { float v; const char *text; }  cases[] = {
         { 0, "0.0" }, { -0.0f, "-0.0" }, { 1, "1.0" }, { -2.5f, "-2.5" },
         { 0.1f, "0.1" }, { 0.034512345f, "0.034512345" },

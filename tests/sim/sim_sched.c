@@ -280,7 +280,9 @@ sim_random(sim_t *s, uint64_t seed)
     uint32_t  i, j;
 
     s->seed = seed;
-    s->rng = seed * 2654435761u + 12345;
+    /* neighbours must not draw alike (the mixing step of splitmix64) */
+    s->rng = seed * 0x9e3779b97f4a7c15ull;
+    s->rng = (s->rng ^ s->rng >> 30) * 0xbf58476d1ce4e5b9ull;
     s->n = 5 + sim_rnd(s, SIM_REQUESTS - 5);
     s->scopes = sim_rnd(s, 4);
     s->copies = sim_rnd(s, 2) != 0;

@@ -227,9 +227,9 @@ test_keys(void **state)
     t = head(0, 1);
     tiny_str(&t, "k");
     tiny_u32(&t, 8);
-    tiny_u64(&t, (16u << 20) + 1);
+    tiny_u64(&t, (64u << 20) + 1);
     pad(&t, 64);
-    expect(&t, ENG_ELIMIT, "at most 16777216");
+    expect(&t, ENG_ELIMIT, "at most 67108864");
 
     t = head(0, 1);
     tiny_str(&t, "k");

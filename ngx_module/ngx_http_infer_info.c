@@ -91,7 +91,10 @@ ngx_http_infer_info_handler(ngx_http_request_t *r,
                              model->architecture.data,
                              model->architecture.len);
 
-    if (model->kind.len != 0 && !ngx_http_infer_kind_is(model, "generate")) {
+    if (ngx_http_infer_kind_is(model, "embed")
+        || ngx_http_infer_kind_is(model, "classify")
+        || ngx_http_infer_kind_is(model, "rerank"))
+    {
         ngx_http_infer_info_encoder(&out, model);
 
     } else {

@@ -31,6 +31,8 @@ typedef struct {
     int               has_eng;
     enc_model_t      *enc_model;        /* NULL: it is no encoder, or null */
     wrk_eeng_t        eeng;             /* ops NULL: it is no encoder */
+    uint32_t          prompt_max;       /* text to text: tokens; else 0 */
+    uint32_t          answer_max;
     uint64_t          kv_page_bytes;
     char              summary[WRK_MODEL_SUMMARY_MAX];   /* for the log */
 } wrk_model_t;

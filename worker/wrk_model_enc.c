@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "worker/wrk_model_int.h"
+#include "worker/wrk_t2t.h"
 
 
 static const char  *kinds[] = {
@@ -97,12 +98,6 @@ check(const wrk_conf_t *conf, enc_info_t *info, char *err)
         return wrk_model_fail(err, "%s", ee.text);
     }
 
-    if (info->kind == ENC_T2T) {
-        return wrk_model_fail(err, "%s is a text-to-text model (%s): these "
-                              "are served by the null engine only",
-                              conf->file, info->arch);
-    }
-
     return 0;
 }
 
@@ -165,6 +160,62 @@ open_null(wrk_model_t *m, const wrk_conf_t *conf, char *err)
 }
 
 
+/* How many answers run at once, and the bytes that they take. */
+static uint32_t
+plan_t2t(const wrk_conf_t *conf, const enc_info_t *info, enc_opts_t *co)
+{
+    uint64_t  kv;
+    uint32_t  n;
+
+    kv = conf->kv_bytes != 0 ? conf->kv_bytes : WRK_KV_BYTES_DEFAULT;
+    co->max_out = WRK_T2T_OUT;
+    n = conf->sequences < ENG_SEQS_MAX / 2 ? conf->sequences
+                                           : ENG_SEQS_MAX / 2;
+    n = wrk_t2t_sequences(info, co->max_out, kv, n);
+    co->max_sources = n;
+    co->max_seqs = n;
+    co->kv_bytes = UINT64_MAX;      /* all of them: n was chosen so */
+
+    return n;
+}
+
+
+static int
+open_t2t(wrk_model_t *m, const wrk_conf_t *conf, enc_opts_t *co, char *err)
+{
+    enc_t             *enc;
+    uint32_t           n;
+    eng_err_t          ee;
+    const enc_info_t  *info;
+
+    info = enc_model_info(m->enc_model);
+    n = plan_t2t(conf, info, co);
+
+    if (enc_create(m->enc_model, co, &enc, &ee) != ENG_OK) {
+        return wrk_model_fail(err, "%s", ee.text);
+    }
+
+    if (wrk_t2t_open(&m->eng, m->enc_model, enc, n,
+                     conf->batch < ENG_BATCH_MAX ? conf->batch
+                                                 : ENG_BATCH_MAX) != ENG_OK)
+    {
+        enc_destroy(enc);
+        return wrk_model_fail(err, "no memory for the engine");
+    }
+
+    m->has_eng = 1;
+    m->kv_page_bytes = info->kv_bytes_per_token * m->eng.limits.page_tokens;
+    m->prompt_max = enc_limits(enc)->max_seq;
+    m->answer_max = enc_limits(enc)->max_out;
+    snprintf(m->summary, sizeof(m->summary), "%s, text to text, %" PRIu64
+             " M parameters, weights %" PRIu64 " MiB (%s), %u sequences, "
+             "prompts of %u and answers of %u tokens", info->arch,
+             info->parameters / 1000000, info->weight_bytes >> 20,
+             precisions[info->precision], n, m->prompt_max, m->answer_max);
+    return 0;
+}
+
+
 int
 wrk_model_enc_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     char *err)
@@ -182,6 +233,10 @@ wrk_model_enc_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     info = enc_model_info(m->enc_model);
     engine_options(conf, &co);
     co.cpus = wrk_model_cpus(conf, worker, cpus) ? cpus : NULL;
+
+    if (info->kind == ENC_T2T) {
+        return open_t2t(m, conf, &co, err);
+    }
 
     if (enc_create(m->enc_model, &co, &enc, &ee) != ENG_OK) {
         return wrk_model_fail(err, "%s", ee.text);
@@ -212,13 +267,17 @@ wrk_model_enc_check(const wrk_conf_t *conf, char *out, size_t cap, char *err)
     }
 
     context = info.max_seq;
-    if (conf->context != 0 && conf->context < context) {
+    if (info.kind == ENC_T2T) {
+        context += WRK_T2T_OUT;
+
+    } else if (conf->context != 0 && conf->context < context) {
         context = conf->context;
     }
 
     snprintf(out, cap, "architecture %s\nparameters %" PRIu64
-             "\nweights_bytes %" PRIu64 "\nkv_bytes 0\ncontext %u\n"
+             "\nweights_bytes %" PRIu64 "\nkv_bytes %" PRIu64 "\ncontext %u\n"
              "kind %s\n", conf->null_engine ? "null" : info.arch,
-             info.parameters, info.weight_bytes, context, kinds[info.kind]);
+             info.parameters, info.weight_bytes, info.kv_bytes, context,
+             kinds[info.kind]);
     return 0;
 }

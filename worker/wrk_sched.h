@@ -69,6 +69,11 @@ typedef struct {
     uint32_t     prefix_hash_bits;  /* 64; tests take fewer */
     uint32_t     speculate;         /* 1: tokens are guessed from the text so
                                        far where that pays */
+    uint32_t     prompt_max;        /* tokens; 0: what the context has room
+                                       for.  Else the model has an encoder:
+                                       the answer is a text of its own, and
+                                       prompts cannot be echoed */
+    uint32_t     answer_max;        /* tokens; 0: likewise */
     uint64_t     seed;              /* of requests without one; 0: random */
     const char  *name;              /* of the model, for messages */
     /* CLOCK_MONOTONIC in ns when NULL; a simulation brings its own. */

@@ -279,7 +279,7 @@ wrk_seat_prime(wrk_sched_t *s, wrk_seat_t *seat)
                     seat->request->flags & SHR_REQ_KEEP_SPECIAL
                     ? 0 : TOK_SKIP_SPECIAL);
 
-    if (seat->request->flags & SHR_REQ_ECHO) {
+    if (s->opts.prompt_max != 0 || (seat->request->flags & SHR_REQ_ECHO)) {
         return;
     }
 
@@ -319,6 +319,9 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
     wrk_path_init(&seat->path, r->scope);
     wrk_spec_start(seat);
     seat->max_tokens = wrk_min(r->max_tokens, s->ctx - seat->nprompt);
+    seat->max_tokens = s->opts.answer_max != 0
+                       ? wrk_min(seat->max_tokens, s->opts.answer_max)
+                       : seat->max_tokens;
     seat->echo_at = r->flags & SHR_REQ_ECHO ? 0 : seat->nprompt;
     seat->batch_n = 0;
     seat->chars = 0;

@@ -121,6 +121,36 @@ wrk_submit_fields(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns)
 }
 
 
+/* Encoder and decoder have a length each. */
+static int
+wrk_submit_lengths(wrk_sched_t *s, const wrk_request_t *r, size_t n)
+{
+    if (r->flags & SHR_REQ_ECHO) {
+        return wrk_req_fail(&s->err, SHR_E_UNSUPPORTED, "echo",
+                            "the model \"%s\" writes an answer of its own, it "
+                            "cannot repeat the prompt", s->opts.name);
+    }
+
+    if (n > s->opts.prompt_max) {
+        return wrk_req_fail(&s->err, SHR_E_CONTEXT, "prompt",
+                            "This model's maximum input length is %u tokens, "
+                            "but your prompt came to %zu tokens. Please "
+                            "shorten the prompt.", s->opts.prompt_max, n);
+    }
+
+    if (r->max_tokens != SHR_MAX_TOKENS_REST
+        && r->max_tokens > s->opts.answer_max)
+    {
+        return wrk_req_fail(&s->err, SHR_E_CONTEXT, "max_tokens",
+                            "This model's answers have at most %u tokens, %u "
+                            "were asked for.", s->opts.answer_max,
+                            r->max_tokens);
+    }
+
+    return 0;
+}
+
+
 /* No prompt may leave the context, with what was asked for after it. */
 static int
 wrk_submit_context(wrk_sched_t *s, const wrk_request_t *r)
@@ -138,6 +168,14 @@ wrk_submit_context(wrk_sched_t *s, const wrk_request_t *r)
         if (n == 0) {
             return wrk_req_fail(&s->err, SHR_E_INVALID, what,
                                 "the %s must not be empty", what);
+        }
+
+        if (s->opts.prompt_max != 0) {
+            if (wrk_submit_lengths(s, r, n) != 0) {
+                return -1;
+            }
+
+            continue;
         }
 
         want = r->max_tokens != SHR_MAX_TOKENS_REST ? r->max_tokens : 1;

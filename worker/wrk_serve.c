@@ -70,6 +70,13 @@ wrk_serve_open(wrk_serve_t *v, wrk_model_t *m, const wrk_conf_t *conf,
     opts.kv_page_bytes = m->kv_page_bytes;
     opts.name = conf->name;
 
+    if (m->prompt_max != 0) {
+        opts.prompt_max = m->prompt_max;
+        opts.answer_max = m->answer_max;
+        opts.prefix_cache = 0;
+        opts.speculate = 0;
+    }
+
     v->gen = wrk_sched_create(&opts, &m->eng, m->tok, m->tmpl, why);
 
     return v->gen != NULL ? 0 : -1;

@@ -81,8 +81,7 @@ def embed(server, text, **more):
 
 def test_golden(server):
     # sentence-transformers' own vectors, float32
-    path = os.path.join(TOP, "tests", "golden", "encoders",
-                        "minilm.jsonl")
+    path = os.path.join(TOP, "tests", "golden", "encoder", "minilm.jsonl")
     with open(path) as file:
         rows = [json.loads(line) for line in file]
     rows = [row for row in rows if row["text"]]

@@ -8,55 +8,6 @@
 #include <stdlib.h>
 
 
-enum { PRE_NFC = 1, PRE_IGNORE_MERGES = 2, PRE_BOS = 4, PRE_DIGITS = 8 };
-
-/* tokenizer.ggml.pre: the pattern and what else the names imply. */
-static const struct {
-    const char  *name;
-    uint16_t     scan;
-    uint16_t     flags;
-}  pres[] = {
-    { "gpt-2", TOK_R_GPT2, 0 },
-    { "gpt2", TOK_R_GPT2, 0 },
-    { "phi-2", TOK_R_GPT2, 0 },
-    { "mpt", TOK_R_GPT2, PRE_NFC },
-    { "olmo", TOK_R_GPT2, PRE_NFC },
-    { "jina-es", TOK_R_GPT2, 0 },
-    { "jina-de", TOK_R_GPT2, 0 },
-    { "jina-v2-code", TOK_R_GPT2, 0 },
-    { "roberta-bpe", TOK_R_GPT2, 0 },
-    { "trillion", TOK_R_GPT2, 0 },
-    { "granite-docling", TOK_R_GPT2, 0 },
-    { "starcoder", TOK_R_GPT2_DIGITS, PRE_DIGITS },
-    { "refact", TOK_R_GPT2_DIGITS, PRE_DIGITS },
-    { "command-r", TOK_R_GPT2_DIGITS, PRE_DIGITS | PRE_NFC },
-    { "smollm", TOK_R_GPT2_DIGITS, PRE_DIGITS },
-    { "codeshell", TOK_R_GPT2_DIGITS, PRE_DIGITS },
-    { "exaone", TOK_R_GPT2_DIGITS, PRE_DIGITS | PRE_NFC },
-    { "minerva-7b", TOK_R_GPT2_DIGITS, PRE_DIGITS },
-    { "llama3", TOK_R_CL100K, PRE_IGNORE_MERGES | PRE_BOS },
-    { "llama-v3", TOK_R_CL100K, PRE_IGNORE_MERGES | PRE_BOS },
-    { "llama-bpe", TOK_R_CL100K, PRE_IGNORE_MERGES | PRE_BOS },
-    { "falcon3", TOK_R_CL100K, PRE_IGNORE_MERGES },
-    { "pixtral", TOK_R_TEKKEN, PRE_IGNORE_MERGES | PRE_BOS },
-    { "dbrx", TOK_R_CL100K, 0 },
-    { "smaug-bpe", TOK_R_CL100K, 0 },
-    { "glm4", TOK_R_CL100K, 0 },
-    { "chatglm-bpe", TOK_R_CL100K, 0 },
-    { "gpt-4", TOK_R_CL100K, 0 },
-    { "qwen2", TOK_R_QWEN2, PRE_NFC },
-    { "deepseek-r1-qwen", TOK_R_QWEN2, PRE_NFC },
-    { "stablelm2", TOK_R_QWEN2, PRE_NFC },
-    { "hunyuan", TOK_R_QWEN2, 0 },
-    { "megrez", TOK_R_QWEN2, PRE_NFC },
-    { "gpt-4o", TOK_R_O200K, 0 },
-    { "llama4", TOK_R_O200K, 0 },
-    { "tekken", TOK_R_TEKKEN, PRE_IGNORE_MERGES | PRE_BOS },
-    { "deepseek-v3", TOK_R_DEEPSEEK3, 0 },
-    { "hunyuan-dense", TOK_R_DEEPSEEK3, 0 }
-};
-
-
 void
 tok_gguf_init(tok_gguf_t *g)
 {
@@ -267,21 +218,17 @@ merges_of(tok_build_t *b, const tok_gguf_t *g)
 static int
 gpt2_of(tok_build_t *b, const tok_gguf_t *g)
 {
-    tok_op_t  op = { 0 };
-    size_t    i, n = sizeof(pres) / sizeof(pres[0]);
+    tok_op_t  op = { .type = TOK_D_BYTE_LEVEL };
+    size_t    pre;
     int       rc;
 
-    for (i = 0; i < n && !is(g->pre, pres[i].name); i++) { /* void */ }
-    if (i == n) {
+    if (!tok_ggml_pre_find(g->pre, &pre)) {
         return tok_fail(b->err, TOK_E_UNSUPPORTED, "tokenizer: "
                         "tokenizer.ggml.pre \"%.*s\" is not known",
                         (int) (g->pre.len < 60 ? g->pre.len : 60),
                         g->pre.len ? g->pre.ptr : "");
     }
     b->h.model = TOK_M_BPE;
-    if (pres[i].flags & PRE_IGNORE_MERGES) {
-        b->h.bpe_flags |= TOK_BPE_IGNORE_MERGES;
-    }
     rc = tok_ggml_tokens(b, g);
     if (rc == 0) {
         rc = tok_ggml_added(b, g);
@@ -289,33 +236,15 @@ gpt2_of(tok_build_t *b, const tok_gguf_t *g)
     if (rc == 0) {
         rc = merges_of(b, g);
     }
-    if (rc == 0 && (pres[i].flags & PRE_NFC)) {
-        rc = tok_ggml_op(b, &b->norm, TOK_N_NFC, 0, 0, NULL, NULL);
-    }
-    if (rc == 0 && (pres[i].flags & PRE_DIGITS)) {
-        op.type = TOK_P_DIGITS;
-        op.a = 1;
-        op.b = TOK_B_ISOLATED;
-        rc = tok_build_op(b, &b->pre, &op);
-
-    } else if (rc == 0 && pres[i].scan != TOK_R_GPT2) {
-        op.type = TOK_P_SCAN;
-        op.a = pres[i].scan;
-        op.b = TOK_B_ISOLATED;
-        rc = tok_build_op(b, &b->pre, &op);
-    }
-    op = (tok_op_t) { .type = TOK_P_BYTE_LEVEL };
-    op.b = pres[i].scan == TOK_R_GPT2 || (pres[i].flags & PRE_DIGITS);
     if (rc == 0) {
-        rc = tok_build_op(b, &b->pre, &op);
+        rc = tok_ggml_pre(b, pre);
     }
-    op = (tok_op_t) { .type = TOK_D_BYTE_LEVEL };
     if (rc == 0) {
         rc = tok_build_op(b, &b->decode, &op);
     }
     if (rc == 0) {
-        rc = tok_ggml_template(b, tok_ggml_if(g->add_bos, pres[i].flags
-                                              & PRE_BOS, g->bos), TOK_NO_ID,
+        rc = tok_ggml_template(b, tok_ggml_if(g->add_bos, tok_ggml_pre_bos(pre),
+                                              g->bos), TOK_NO_ID,
                                tok_ggml_if(g->add_eos, false, g->eos), 0);
     }
     return rc;

@@ -20,6 +20,15 @@ int tok_ggml_template(tok_build_t *b, uint32_t before, uint32_t between,
 /* id if the flag says so, or is absent and otherwise is true. */
 uint32_t tok_ggml_if(int flag, bool otherwise, uint32_t id);
 
+/*
+ * tok_ggml_pre.c: false if no tokenizer.ggml.pre of this name is known; else
+ * *at is for the others: whether texts begin with bos if the file does not
+ * say, and the normalizers and pre-tokenizers of that name.
+ */
+bool tok_ggml_pre_find(tok_str_t name, size_t *at);
+bool tok_ggml_pre_bos(size_t at);
+int tok_ggml_pre(tok_build_t *b, size_t at);
+
 /* Tokens and added tokens are there for gpt2 and t5 only. */
 int tok_ggml_llama(tok_build_t *b, const tok_gguf_t *g);
 int tok_ggml_bert(tok_build_t *b, const tok_gguf_t *g);

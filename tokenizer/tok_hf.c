@@ -451,6 +451,10 @@ read_all(tok_hf_t *f)
     if (rc == 0) {
         rc = version(f, &m);
     }
+    if (rc == 0 && !model && tok_json_at(f->j, &m, "model")) {
+        model = true;               /* its key has escapes */
+        rc = tok_hf_model(f);
+    }
     if (rc == 0 && !model) {
         return tok_json_fail(f->j, TOK_E_FORMAT, "\"model\" is missing");
     }

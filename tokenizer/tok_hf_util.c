@@ -311,10 +311,25 @@ escape(translate_t *t, bool inside)
 }
 
 
+/*
+ * "[" or "]" of a set inside another: their union, which is the outer set
+ * with the inner one's members, unless a "-" would become a range.
+ */
+static bool
+plain_border(const translate_t *t)
+{
+    const char  *p = t->from.ptr + t->at;
+    size_t       left = t->from.len - t->at;
+
+    return left > 1 && strchr(*p == '[' ? "-^:]&" : "-&", p[1]) == NULL
+           && p[-1] != '-';
+}
+
+
 static void
 brackets(translate_t *t)
 {
-    size_t  n = t->from.len;
+    size_t  n = t->from.len, depth = 1;
     char    c;
 
     emit(t, "[", 1);
@@ -336,15 +351,20 @@ brackets(translate_t *t)
             escape(t, true);
             continue;
         }
-        if (c == '[' || (c == '&' && t->at + 1 < n
-                         && t->from.ptr[t->at + 1] == '&'))
+        if ((c == '[' && !plain_border(t))
+            || (c == ']' && depth > 1 && !plain_border(t))
+            || (c == '&' && t->at + 1 < n && t->from.ptr[t->at + 1] == '&'))
         {
             refuse(t, "a set inside brackets");
             return;
         }
-        emit(t, &c, 1);
+        depth += c == '[';
+        depth -= c == ']';
+        if (c != '[' && (c != ']' || depth == 0)) {
+            emit(t, &c, 1);
+        }
         t->at++;
-        if (c == ']') {
+        if (depth == 0) {
             return;
         }
     }

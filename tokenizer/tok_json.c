@@ -36,6 +36,7 @@ void
 tok_json_free(tok_json_t *j)
 {
     tok_vec_free(&j->text);
+    tok_vec_free(&j->key);
 }
 
 
@@ -632,10 +633,14 @@ tok_json_member(tok_json_t *j, tok_members_t *m, bool *first)
                              "members");
     }
     at = &m->m[m->n];
+    (void) tok_json_peek(j);
+    at->escaped = j->p;
     rc = tok_json_string(j, &at->key);
-    if (rc == 0 && at->key.ptr == (const char *) j->text.ptr) {
-        /* Known keys need no escapes: an escaped one is another key. */
-        at->key.len = 0;
+    if (rc == 0 && at->key.ptr == (const char *) at->escaped + 1) {
+        at->escaped = NULL;
+
+    } else {
+        at->key.len = 0;            /* decoded when it is looked for */
     }
     if (rc == 0) {
         rc = tok_json_colon(j);
@@ -664,6 +669,25 @@ tok_json_members(tok_json_t *j, tok_members_t *m)
 }
 
 
+/* A key with escapes was read before, so reading it again cannot fail. */
+static bool
+escaped_is(tok_json_t *j, const uint8_t *quote, const char *key, size_t n)
+{
+    const uint8_t  *at = j->p;
+    tok_vec_t       text = j->text;
+    tok_str_t       s = { "", 0 };
+    int             rc;
+
+    j->text = j->key;
+    j->p = quote;
+    rc = tok_json_string(j, &s);
+    j->key = j->text;
+    j->text = text;
+    j->p = at;
+    return rc == 0 && s.len == n && memcmp(s.ptr, key, n) == 0;
+}
+
+
 bool
 tok_json_at(tok_json_t *j, const tok_members_t *m, const char *key)
 {
@@ -671,7 +695,10 @@ tok_json_at(tok_json_t *j, const tok_members_t *m, const char *key)
 
     /* Backwards: of equal keys the last one counts. */
     while (i-- > 0) {
-        if (m->m[i].key.len == n && memcmp(m->m[i].key.ptr, key, n) == 0) {
+        if (m->m[i].escaped != NULL
+            ? escaped_is(j, m->m[i].escaped, key, n)
+            : m->m[i].key.len == n && memcmp(m->m[i].key.ptr, key, n) == 0)
+        {
             j->p = m->m[i].value;
             return true;
         }

@@ -14,12 +14,14 @@
 typedef struct {
     const uint8_t  *start, *p, *end;
     tok_vec_t       text;           /* a string with escapes, decoded */
+    tok_vec_t       key;            /* the same of a member's key */
     const char     *name;           /* for messages */
     tok_err_t      *err;
 } tok_json_t;
 
 typedef struct {
-    tok_str_t       key;            /* as written; keys have no escapes */
+    tok_str_t       key;            /* as written; empty if with escapes */
+    const uint8_t  *escaped;        /* then its quote, else NULL */
     const uint8_t  *value;
 } tok_member_t;
 

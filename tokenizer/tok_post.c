@@ -161,6 +161,11 @@ truncate_seqs(const tok_t *t, const tok_scratch_t *s, seq_t *q, bool pair,
     if (t->img->trunc_strategy == 2 && !pair) {
         return TOK_E_LIMIT;
     }
+    if (t->img->trunc_strategy == 1 && pair && q[0].n == 0 && extra == 0) {
+        /* The reference stops early with the second and so is content. */
+        cut_seq(t, &q[1], max);
+        return 0;
+    }
     target = t->img->trunc_strategy == 1 ? &q[0] : &q[1];
     if (target->n <= over) {
         return TOK_E_LIMIT;

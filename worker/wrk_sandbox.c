@@ -96,14 +96,16 @@ allow(int ruleset, int fd, uint64_t rights, uint64_t handled)
 
 /*
  * Model folders of download caches hold links to files elsewhere, so each
- * link's target gets a rule of its own.  Two levels: a model's folder has
- * folders of parts, those have none.
+ * link's target gets a rule of its own.  Files only: a folder's rule holds
+ * for all below it, and a link to "/" would open everything.  Two levels: a
+ * model's folder has folders of parts, those have none.
  */
 static void
 allow_links(int ruleset, int folder, uint64_t handled, int depth)
 {
     int             fd, entries = 0;
     DIR            *dir;
+    struct stat     st;
     struct dirent  *e;
 
     fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -128,7 +130,7 @@ allow_links(int ruleset, int folder, uint64_t handled, int depth)
         }
         if (e->d_type == DT_DIR) {
             allow_links(ruleset, fd, handled, depth - 1);
-        } else {
+        } else if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
             allow(ruleset, fd, FS_READ, handled);
         }
         close(fd);

@@ -543,7 +543,7 @@ files_only(void)
 static int
 cache_and_links(void)
 {
-    char                link[128];
+    char                link[128], root[128], beyond[160];
     wrk_sandbox_t       s = { 0, 0, 0 };
     wrk_sandbox_path_t  paths[] = {
         { folder, WRK_SANDBOX_READ },
@@ -552,7 +552,12 @@ cache_and_links(void)
 
     /* a link out of the folder, as download caches have them */
     snprintf(link, sizeof(link), "%s/link", folder);
-    if (symlink(other_file, link) != 0) {
+    /* and one to a folder, which no model needs: nothing below it opens */
+    snprintf(root, sizeof(root), "%s/root", folder);
+    snprintf(beyond, sizeof(beyond), "%s/etc/passwd", root);
+    if (symlink(other_file, link) != 0 || symlink("/", root) != 0
+        || read_file(beyond) != 0)
+    {
         return 1;
     }
     (void) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -562,7 +567,7 @@ cache_and_links(void)
 
     return read_file(allowed_file) == 0 && write_file(allowed_file) != 0
            && read_file(link) == 0 && read_file("/etc/passwd") != 0
-           && write_file(new_file) == 0 && unlink(new_file) == 0
+           && read_file(beyond) != 0 && write_file(new_file) == 0 && unlink(new_file) == 0
            && unlink(link) != 0 ? SUCCEEDED : 1;
 }
 
@@ -641,6 +646,8 @@ teardown(void **state)
     (void) state;
 
     snprintf(link, sizeof(link), "%s/link", folder);
+    (void) unlink(link);
+    snprintf(link, sizeof(link), "%s/root", folder);
     (void) unlink(link);
     (void) unlink(allowed_file);
     (void) unlink(other_file);

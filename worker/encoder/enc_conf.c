@@ -225,13 +225,6 @@ read_t5(const eng_cfg_t *c, enc_hp_t *hp, eng_err_t *err)
                     &hp->dec_layers, err));
     TRY(eng_cfg_bool(c, "tie_word_embeddings", &tied, err));
     hp->tied = tied;
-    if (hp->distance <= hp->buckets / 4) {
-        return eng_fail(err, ENG_EFORMAT, "%s: "
-                        "\"relative_attention_max_distance\" %u is not above "
-                        "a quarter of the %u buckets", c->name, hp->distance,
-                        hp->buckets);
-    }
-
     return 0;
 }
 

@@ -249,7 +249,7 @@ enc_hp_gguf(const enc_src_t *src, enc_hp_t *hp, eng_err_t *err)
 int
 enc_conf_check(enc_hp_t *hp, const char *where, eng_err_t *err)
 {
-    uint32_t  inner;
+    uint32_t  inner, exact;
 
     if (hp->head_dim == 0 || hp->head_dim > KERN_HEAD_MAX
         || hp->head_dim % 16 != 0)
@@ -266,6 +266,15 @@ enc_conf_check(enc_hp_t *hp, const char *where, eng_err_t *err)
                         "%u (feed forward); supported are multiples of %u, "
                         "heads up to %u", where, hp->embd, inner, hp->ff,
                         KERN_BLOCK, ENC_EMBD_MAX);
+    }
+    /* a bucket's number is a quotient of logarithms of these: the encoder's
+       are half of them for each direction, half of those exact; the decoder
+       has all for one direction */
+    exact = hp->buckets / (hp->kind == ENC_T2T ? 2 : 4);
+    if ((hp->flags & ENC_F_REL) && hp->distance <= exact) {
+        return eng_fail(err, ENG_EFORMAT, "%s: relative positions: a largest "
+                        "distance of %u is not above the %u exact ones of %u "
+                        "buckets", where, hp->distance, exact, hp->buckets);
     }
     if (hp->scale == 0) {
         hp->scale = 1.0f / sqrtf((float) hp->head_dim);

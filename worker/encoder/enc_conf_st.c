@@ -13,6 +13,7 @@
 
 #define MODULES_BYTES_MAX  (64u << 10)
 #define PATH_MAX_B         200u
+#define MODULES_MAX        16u      /* each may read a file                  */
 
 typedef struct {
     char  type[128];
@@ -120,6 +121,7 @@ read_modules(tok_json_t *j, const char *path, enc_hp_t *hp, eng_err_t *err)
 {
     int            rc, more;
     bool           first = true;
+    uint32_t       n = 0;
     module_t       m;
     const uint8_t *next;
     tok_members_t  ms;
@@ -130,6 +132,10 @@ read_modules(tok_json_t *j, const char *path, enc_hp_t *hp, eng_err_t *err)
         rc = more < 0 ? more : tok_json_members(j, &ms);
         if (rc != 0) {
             break;
+        }
+        if (n++ == MODULES_MAX) {
+            return eng_fail(err, ENG_ELIMIT, "%s: more than %u modules",
+                            j->name, MODULES_MAX);
         }
         next = j->p;
         text_of(j, &ms, "type", m.type, sizeof(m.type));

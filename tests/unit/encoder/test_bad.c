@@ -8,6 +8,8 @@
 #define MODULE(type, path) \
     "{\"idx\":0,\"name\":\"0\",\"path\":\"" path "\",\"type\":" \
     "\"sentence_transformers.models." type "\"}"
+#define TWO        MODULE("Normalize", "") "," MODULE("Normalize", "")
+#define FOUR       TWO "," TWO
 #define NUMBER(x)  cJSON_CreateNumber(x)
 #define TEXT(x)    cJSON_CreateString(x)
 
@@ -99,7 +101,10 @@ test_config(void **state)
     with_config("t5-relu-tied", "eos_token_id", NULL, ENG_EFORMAT,
                 "eos_token_id");
     with_config("t5-relu-tied", "relative_attention_max_distance",
-                NUMBER(2), ENG_EFORMAT, "relative_attention_max_distance");
+                NUMBER(2), ENG_EFORMAT, "a largest distance of 2");
+    /* as many as the decoder's exact ones: a quotient of 0 and 0 */
+    with_config("t5-relu-tied", "relative_attention_num_buckets", NUMBER(256),
+                ENG_EFORMAT, "128 exact ones of 256 buckets");
     with_config("t5-gated-untied", "feed_forward_proj", TEXT("relu"),
                 ENG_EFORMAT, "DenseReluDense.wi.weight is missing");
 }
@@ -193,6 +198,11 @@ test_modules(void **state)
     refuse(path, ENG_EUNSUP, "Dense");
     modules(path, "[" MODULE("Pooling", "../x") "]");
     refuse(path, ENG_EFORMAT, "leaves");
+    modules(path, "[" FOUR "," FOUR "," FOUR "," FOUR "]");
+    assert_int_equal(enc_model_check(path, &mo, &co, &info, &err), 0);
+    modules(path, "[" FOUR "," FOUR "," FOUR "," FOUR ","
+            MODULE("Normalize", "") "]");
+    refuse(path, ENG_ELIMIT, "more than 16 modules");
     modules(path, "[{]");
     refuse(path, ENG_EFORMAT, "modules.json");
     tiny_write(dir, "config.json", "{}", 2);

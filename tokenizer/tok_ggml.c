@@ -112,6 +112,10 @@ tok_build_eos_add(tok_build_t *b, uint32_t id)
     if (i < b->eos.n && e[i] == id) {
         return 0;
     }
+    if (b->eos.n == TOK_EOS_MAX) {
+        return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: more than %u ids "
+                        "that end a text", TOK_EOS_MAX);
+    }
     memmove(e + i + 1, e + i, (b->eos.n - i) * sizeof(*e));
     e[i] = id;
     b->eos.n++;

@@ -93,6 +93,19 @@ refuse(const char *name, const char *text, const char *word)
 
 
 static void
+refuse_folder(const char *word)
+{
+    tok_t      *t;
+    tok_err_t   err = { 0 };
+
+    assert_true(tok_open(&t, dir, &err) < 0);
+    if (strstr(err.msg, word) == NULL) {
+        fail_msg("%s", err.msg);
+    }
+}
+
+
+static void
 beside(void **state)
 {
     char  image[128];
@@ -123,11 +136,41 @@ beside(void **state)
 }
 
 
+/* Each id of a list is compared with all others, and each token with all: as
+   many as there may be, and one more. */
+static void
+eos_limit(void **state)
+{
+    char    json[8192];
+    size_t  n, i;
+
+    (void) state;
+    put("tokenizer.json", "{\"version\":\"1.0\",\"added_tokens\":[],"
+        "\"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,"
+        "\"decoder\":null,\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,"
+        "\"b\":999},\"merges\":[]}}");
+    put("tokenizer_config.json", NULL);
+    n = (size_t) snprintf(json, sizeof(json), "{\"eos_token_id\":[0");
+    for (i = 1; i < 256; i++) {
+        n += (size_t) snprintf(json + n, sizeof(json) - n, ",%zu", i);
+    }
+    snprintf(json + n, sizeof(json) - n, ",7]}");
+    put("generation_config.json", json);
+    expect(NULL, "", 256, 0);
+    snprintf(json + n, sizeof(json) - n, ",7,256]}");
+    put("generation_config.json", json);
+    refuse_folder("more than 256 ids that end a text");
+    put("generation_config.json", NULL);
+}
+
+
 int
 main(void)
 {
     int                      rc;
-    const struct CMUnitTest  tests[] = { cmocka_unit_test(beside) };
+    const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(beside), cmocka_unit_test(eos_limit)
+    };
 
     memcpy(dir, "/tmp/infer-tok-XXXXXX", 22);
     if (mkdtemp(dir) == NULL) {

@@ -20,6 +20,10 @@
 #define ENG_GGUF_ALIGN_MAX     (1u << 20)
 #define ENG_GGUF_HEADER_MAX    (256u << 20)
 #define ENG_GGUF_DIMS_MAX      4u
+/* Names compared before one has its place in a hash that is at most half
+   full: far more than chance gives, so that names made to collide cost no
+   quadratic time.  Here and in eng_st.h. */
+#define ENG_GGUF_PROBES_MAX    1024u
 
 /* A string inside the header copy: not terminated. */
 typedef struct {

@@ -10,6 +10,7 @@
 #include "worker/engine/eng_type.h"
 
 #define KEY_BYTES_MIN      (8 + 1 + 4 + 1)      /* length, name, kind, value */
+#define CROWDED            UINT32_MAX
 #define TENSOR_BYTES_MIN   (8 + 1 + 4 + 8 + 4 + 8)
 
 typedef eng_gguf_cursor_t  cursor_t;
@@ -536,19 +537,22 @@ tensor_span(cursor_t *c, eng_gguf_tensor_t *t)
 
 /*
  * Puts i into an open hash of `mask + 1` entries (0: empty, else index + 1);
- * returns the entry of the same name, or i itself.
+ * returns the entry of the same name, i itself, or CROWDED.
  */
 static uint32_t
 hash_put(uint32_t *tab, uint32_t mask, const char *base, size_t stride,
     uint32_t i)
 {
     eng_str_t  s = *(const eng_str_t *) (base + i * stride), o;
-    uint64_t   h = eng_str_hash(s);
+    uint64_t   h = eng_str_hash(s), end = h + ENG_GGUF_PROBES_MAX;
 
     for ( ;; h++) {
         if (tab[h & mask] == 0) {
             tab[h & mask] = i + 1;
             return i;
+        }
+        if (h == end) {
+            return CROWDED;
         }
         o = *(const eng_str_t *) (base + (tab[h & mask] - 1) * stride);
         if (o.len == s.len && memcmp(o.p, s.p, s.len) == 0) {
@@ -563,7 +567,7 @@ hash_names(const eng_gguf_t *g, const void *base, size_t stride, uint32_t n,
     const char *what, uint32_t **tab, uint32_t *mask, eng_err_t *err)
 {
     char      name[ENG_NAME_MAX];
-    uint32_t  i, size = 16;
+    uint32_t  i, at, size = 16;
 
     while (size < 2 * n) {
         size *= 2;
@@ -576,11 +580,14 @@ hash_names(const eng_gguf_t *g, const void *base, size_t stride, uint32_t n,
     }
 
     for (i = 0; i < n; i++) {
-        if (hash_put(*tab, *mask, base, stride, i) != i) {
+        at = hash_put(*tab, *mask, base, stride, i);
+        if (at != i) {
             eng_str_print(*(const eng_str_t *) ((const char *) base
                           + i * stride), name, sizeof(name));
-            return eng_fail(err, ENG_EFORMAT, "%s: %s \"%s\" appears twice",
-                            g->path, what, name);
+            return eng_fail(err, at == CROWDED ? ENG_ELIMIT : ENG_EFORMAT,
+                            "%s: %s \"%s\" %s", g->path, what, name,
+                            at == CROWDED ? "is one of many with nearly the "
+                            "same hash" : "appears twice");
         }
     }
 

@@ -400,7 +400,7 @@ eng_st_index(eng_st_t *st, eng_err_t *err)
 {
     char       name[ENG_NAME_MAX];
     uint32_t   i, size = 16;
-    uint64_t   h;
+    uint64_t   h, end;
     eng_str_t  s, o;
 
     while (size < st->n_tensors * 2u) {
@@ -415,7 +415,15 @@ eng_st_index(eng_st_t *st, eng_err_t *err)
 
     for (i = 0; i < st->n_tensors; i++) {
         s = st->tensors[i].name;
-        for (h = eng_str_hash(s); st->index[h & st->index_mask] != 0; h++) {
+        h = eng_str_hash(s);
+        end = h + ENG_GGUF_PROBES_MAX;
+        for ( /* void */ ; st->index[h & st->index_mask] != 0; h++) {
+            if (h == end) {
+                eng_str_print(s, name, sizeof(name));
+                return eng_fail(err, ENG_ELIMIT, "%s: tensor \"%s\" is one of "
+                                "many with nearly the same hash",
+                                st->files[st->tensors[i].file].path, name);
+            }
             o = st->tensors[st->index[h & st->index_mask] - 1].name;
             if (o.len == s.len && memcmp(o.p, s.p, s.len) == 0) {
                 eng_str_print(s, name, sizeof(name));

@@ -207,10 +207,31 @@ test_head(void **state)
 }
 
 
+/* n keys whose names begin at the same place of a hash of 4096. */
+static void
+crowd(tiny_t *t, uint32_t n)
+{
+    char      s[16];
+    uint32_t  i;
+
+    *t = head(0, n);
+    for (i = 0; n > 0; i++) {
+        snprintf(s, sizeof(s), "k%u", i);
+        if ((eng_str_hash((eng_str_t) { s, (uint32_t) strlen(s) }) & 4095)
+            == 77)
+        {
+            tiny_kv_u32(t, s, 1);
+            n--;
+        }
+    }
+}
+
+
 static void
 test_keys(void **state)
 {
-    tiny_t  t;
+    tiny_t     t;
+    eng_err_t  err;
 
     (void) state;
     t = head(0, 1);
@@ -251,6 +272,11 @@ test_keys(void **state)
     tiny_kv_u32(&t, "same", 1);
     tiny_kv_u32(&t, "same", 2);
     expect(&t, ENG_EFORMAT, "key \"same\" appears twice");
+    crowd(&t, ENG_GGUF_PROBES_MAX + 1);
+    assert_int_equal(parse(t.p, t.n, t.n, &err), 0);
+    free(t.p);
+    crowd(&t, ENG_GGUF_PROBES_MAX + 2);
+    expect(&t, ENG_ELIMIT, "is one of many with nearly the same hash");
 }
 
 

@@ -217,6 +217,44 @@ test_pairs(void **state)
 }
 
 
+/* Names made to meet in one place of the hash cost no quadratic time. */
+static void
+test_collisions(void **state)
+{
+    char       s[128];
+    tiny_t     t, json = { 0 };
+    eng_st_t   st;
+    uint32_t   i, n;
+    eng_err_t  err;
+
+    (void) state;
+    for (i = 0, n = 0; n < ENG_GGUF_PROBES_MAX + 2; i++) {
+        snprintf(s, sizeof(s), "t%u", i);
+        if ((eng_str_hash((eng_str_t) { s, (uint32_t) strlen(s) }) & 4095)
+            != 77)
+        {
+            continue;
+        }
+        if (n == ENG_GGUF_PROBES_MAX + 1) {
+            build(&t, (char *) json.p, 0);
+            t.p[t.n - 1] = '}';                 /* in place of the comma */
+            assert_int_equal(eng_st_parse(&st, "f", t.p, t.n, t.n, &err), 0);
+            eng_st_close(&st);
+            free(t.p);
+            json.n--;
+        }
+        n++;
+        snprintf(s, sizeof(s), "%s\"t%u\":{\"dtype\":\"U8\",\"shape\":[0],"
+                 "\"data_offsets\":[0,0]},", n == 1 ? "{" : "", i);
+        tiny_put(&json, s, strlen(s) + (n == ENG_GGUF_PROBES_MAX + 1));
+    }
+    json.p[json.n - 1] = '}';
+    tiny_put(&json, "", 1);
+    refuse((char *) json.p, ENG_ELIMIT, "nearly the same hash");
+    free(json.p);
+}
+
+
 /* Deep nesting where it is only skipped, and as many names as there may be. */
 static void
 test_large(void **state)
@@ -441,6 +479,7 @@ main(void)
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_collisions),
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_config),

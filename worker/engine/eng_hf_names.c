@@ -236,9 +236,8 @@ find_rule(const eng_hf_arch_t *arch, const name_t *table, size_t n,
 
 
 static int
-skipped(const struct eng_folder *d, eng_str_t s)
+skipped(eng_str_t s, int tied)
 {
-    int     tied = 0;
     size_t  i;
 
     for (i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++) {
@@ -253,7 +252,6 @@ skipped(const struct eng_folder *d, eng_str_t s)
         return 1;
     }
     /* the reference ignores it too when the embedding is said to be it */
-    (void) eng_cfg_bool(&d->config, "tie_word_embeddings", &tied, NULL);
     cut(&s, "language_model.");
 
     return tied && eng_str_eq(s, "lm_head.weight");
@@ -308,13 +306,16 @@ by_name(const void *a, const void *b)
 static int
 map_names(mapper_t *m)
 {
+    int                     tied = 0;
     char                    name[ENG_NAME_MAX];
     uint32_t                i;
     const eng_st_tensor_t  *t;
 
+    /* once: each question reads the whole file */
+    (void) eng_cfg_bool(&m->d->config, "tie_word_embeddings", &tied, NULL);
     for (i = 0; i < m->d->st.n_tensors; i++) {
         t = &m->d->st.tensors[i];
-        if (skipped(m->d, t->name)) {
+        if (skipped(t->name, tied)) {
             continue;
         }
         m->entry[m->n].index = i;

@@ -223,8 +223,11 @@ long_keys(eng_hf_t *h)
 
     (void) eng_hf_f32(h, "partial_rotary_factor", &part);
     part = part > 0.0f && part <= 1.0f ? part : 1.0f;
-    n = (uint32_t) ((float) h->d->head_dim * part) / 2;
-    if (n == 0 || n > KERN_HEAD_MAX / 2) {
+    n = 0;
+    if (h->d->head_dim <= KERN_HEAD_MAX) {
+        n = (uint32_t) ((float) h->d->head_dim * part) / 2;
+    }
+    if (n == 0) {
         return eng_hf_unsupported(h, "head_dim", "out of range",
                                   "2 to 256 are");
     }

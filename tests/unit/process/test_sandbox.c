@@ -567,7 +567,8 @@ cache_and_links(void)
 
     return read_file(allowed_file) == 0 && write_file(allowed_file) != 0
            && read_file(link) == 0 && read_file("/etc/passwd") != 0
-           && read_file(beyond) != 0 && write_file(new_file) == 0 && unlink(new_file) == 0
+           && read_file(beyond) != 0
+           && write_file(new_file) == 0 && unlink(new_file) == 0
            && unlink(link) != 0 ? SUCCEEDED : 1;
 }
 

@@ -29,7 +29,6 @@ typedef struct {
 } cli_command_t;
 
 
-/* A command is in the table of main.c when its file exists. */
 int cli_tokenize(int argc, char **argv);
 int cli_detokenize(int argc, char **argv);
 int cli_run(int argc, char **argv);

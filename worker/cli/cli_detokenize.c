@@ -1,144 +1,161 @@
 /*
- * cli_detokenize.c: `infer detokenize`: ids from the arguments or stdin to
- * text.
+ * infer detokenize: one JSON array of token ids per line on stdin, one JSON
+ * string per line on stdout.
  */
 
-#include "tokenizer/tok.h"
-#include "worker/cli/cli.h"
-
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizer/tok.h"
+#include "worker/cli/cli.h"
+#include "worker/cli/cli_lines.h"
 
+#define NAME     "detokenize"
 #define IDS_MAX  (1u << 26)
 
 
 typedef struct {
-    uint32_t  *ids;
-    size_t     n, cap;
-} list_t;
+    const char     *path;
+    unsigned        flags;
+    tok_t          *tok;
+    tok_scratch_t  *scratch;
+    uint32_t       *ids;
+    size_t          n, cap;
+    char            why[64];
+} detokenize_t;
 
 
 static int
-append(list_t *l, const char *text)
+parse(int argc, char **argv, detokenize_t *o)
 {
-    uint32_t  *more;
-    long       v;
+    int  i;
 
-    if (cli_number("detokenize", "id", text, 0, UINT32_MAX, &v) != 0) {
+    o->flags = TOK_SKIP_SPECIAL;
+
+    for (i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-t") == 0 && i + 1 < argc) {
+            o->path = argv[++i];
+        } else if (strcmp(argv[i], "--keep-special") == 0) {
+            o->flags &= ~(unsigned) TOK_SKIP_SPECIAL;
+        } else {
+            cli_error(NAME, "\"%s\" is not understood; see \"infer help "
+                      NAME "\"", argv[i]);
+            return CLI_USAGE;
+        }
+    }
+    if (o->path == NULL) {
+        cli_error(NAME, "-t TOKENIZER is missing");
         return CLI_USAGE;
     }
-    if (l->n == l->cap) {
-        if (l->n >= IDS_MAX) {
-            cli_error("detokenize", "more than %u ids", IDS_MAX);
-            return CLI_FAILED;
-        }
-        l->cap = l->cap ? 2 * l->cap : 1024;
-        more = realloc(l->ids, l->cap * sizeof(*more));
-        if (more == NULL) {
-            cli_error("detokenize", "no memory");
-            return CLI_FAILED;
-        }
-        l->ids = more;
-    }
-    l->ids[l->n++] = (uint32_t) v;
+
     return CLI_OK;
 }
 
 
-/* Numbers of stdin, with white space or commas between them. */
 static int
-read_ids(list_t *l)
+append(detokenize_t *o, uint32_t id, const char **why)
 {
-    char    word[24];
-    size_t  n = 0;
-    int     c, rc = CLI_OK;
+    uint32_t  *more;
 
-    do {
-        c = getchar();
-        if (c != EOF && c != ' ' && c != '\n' && c != '\t' && c != '\r'
-            && c != ',' && c != '[' && c != ']')
-        {
-            if (n + 1 == sizeof(word)) {
-                cli_error("detokenize", "an id of more than %zu characters",
-                          sizeof(word) - 1);
-                return CLI_USAGE;
-            }
-            word[n++] = (char) c;
-            continue;
+    if (o->n == o->cap) {
+        o->cap = o->cap != 0 ? 2 * o->cap : 1024;
+        more = o->cap <= IDS_MAX ? realloc(o->ids, o->cap * sizeof(*more))
+                                 : NULL;
+        if (more == NULL) {
+            o->cap = o->n;
+            *why = "too many ids";
+            return -1;
         }
-        if (n) {
-            word[n] = '\0';
-            n = 0;
-            rc = append(l, word);
+        o->ids = more;
+    }
+    o->ids[o->n++] = id;
+
+    return 0;
+}
+
+
+static int
+read_ids(detokenize_t *o, tok_json_t *j, const char **why)
+{
+    int       rc;
+    bool      first = true;
+    uint32_t  id;
+
+    o->n = 0;
+    rc = tok_json_open(j, '[');
+    if (rc != TOK_OK) {
+        return rc;
+    }
+    for ( ;; ) {
+        rc = tok_json_next(j, '[', &first);
+        if (rc <= 0) {
+            break;
         }
-    } while (c != EOF && rc == CLI_OK);
+        rc = tok_json_u32(j, &id);
+        if (rc != TOK_OK || append(o, id, why) != 0) {
+            return -1;
+        }
+    }
+    if (rc == 0 && tok_json_peek(j) != 0) {
+        *why = "a line is one JSON array of ids and nothing more";
+        rc = -1;
+    }
+
     return rc;
 }
 
 
 static int
-decode(const tok_t *t, const list_t *l, bool skip)
+answer(void *data, tok_json_t *j, const char **why)
 {
-    tok_scratch_t  *s = tok_scratch_new();
-    const char     *text;
-    size_t          len;
-    int             rc = s == NULL ? TOK_E_NOMEM
-                         : tok_decode(t, s, l->ids, l->n,
-                                      skip ? TOK_SKIP_SPECIAL : 0, &text,
-                                      &len);
+    int            rc;
+    size_t         len;
+    const char    *text;
+    detokenize_t  *o = data;
 
+    rc = read_ids(o, j, why);
     if (rc != 0) {
-        cli_error("detokenize", "the ids cannot be decoded (error %d)", rc);
-
-    } else if (fwrite(text, 1, len, stdout) != len || putchar('\n') == EOF) {
-        cli_error("detokenize", "stdout cannot be written");
-        rc = CLI_FAILED;
+        return rc;
     }
-    tok_scratch_free(s);
-    return rc == 0 ? CLI_OK : CLI_FAILED;
+    rc = tok_decode(o->tok, o->scratch, o->ids, o->n, o->flags, &text, &len);
+    if (rc != TOK_OK) {
+        snprintf(o->why, sizeof(o->why), "the ids cannot be decoded (error "
+                 "%d)", rc);
+        *why = o->why;
+        return rc;
+    }
+    cli_put_string(text, len);
+
+    return 0;
 }
 
 
 int
 cli_detokenize(int argc, char **argv)
 {
-    const char  *model = NULL;
-    list_t       l = { NULL, 0, 0 };
-    tok_t       *t = NULL;
-    tok_err_t    err;
-    bool         skip = false;
-    int          rc = CLI_OK, i;
+    int           rc;
+    tok_err_t     err;
+    detokenize_t  o = { 0 };
 
-    for (i = 1; i < argc && rc == CLI_OK; i++) {
-        if (strcmp(argv[i], "--skip-special") == 0) {
-            skip = true;
-
-        } else if (model == NULL) {
-            model = argv[i];
-
-        } else {
-            rc = append(&l, argv[i]);
-        }
+    rc = parse(argc, argv, &o);
+    if (rc != CLI_OK) {
+        return rc;
     }
-    if (rc == CLI_OK && model == NULL) {
-        cli_error("detokenize", "usage: infer detokenize MODEL [ID ...] "
-                  "[--skip-special]");
-        rc = CLI_USAGE;
+    if (tok_open(&o.tok, o.path, &err) != TOK_OK) {
+        cli_error(NAME, "%s", err.msg);
+        return CLI_FAILED;
     }
-    if (rc == CLI_OK && l.n == 0) {
-        rc = read_ids(&l);
-    }
-    if (rc == CLI_OK && tok_open(&t, model, &err) != 0) {
-        cli_error("detokenize", "%s", err.msg);
+    o.scratch = tok_scratch_new();
+    if (o.scratch == NULL) {
+        cli_error(NAME, "no memory");
         rc = CLI_FAILED;
+    } else {
+        rc = cli_lines(NAME, answer, &o);
+        tok_scratch_free(o.scratch);
     }
-    if (rc == CLI_OK) {
-        rc = decode(t, &l, skip);
-    }
-    free(l.ids);
-    tok_close(t);
+    free(o.ids);
+    tok_close(o.tok);
+
     return rc;
 }

@@ -1,200 +1,130 @@
 /*
- * cli_tokenize.c: `infer tokenize`: text from the arguments or stdin to ids.
+ * infer tokenize: one JSON string per line on stdin, one object per line on
+ * stdout, {"ids":[...]} and with --offsets "offsets":[[begin,end],...] in
+ * Unicode characters.
  */
+
+#include <stdio.h>
+#include <string.h>
 
 #include "tokenizer/tok.h"
 #include "worker/cli/cli.h"
+#include "worker/cli/cli_lines.h"
 
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-
-#define INPUT_BYTES_MAX  (256u << 20)
+#define NAME  "tokenize"
 
 
 typedef struct {
-    const char  *model;
-    const char  *text;              /* NULL: stdin */
-    unsigned     flags;
-    bool         tokens;            /* a line for each token */
-} options_t;
-
-
-/* All of stdin, ended by a NUL; the caller frees it. */
-static char *
-read_input(size_t *len)
-{
-    size_t  cap = 1 << 16, n = 0, got;
-    char   *buf = malloc(cap + 1), *more;
-
-    while (buf != NULL) {
-        got = fread(buf + n, 1, cap - n, stdin);
-        n += got;
-        if (got == 0) {
-            break;
-        }
-        if (n == cap) {
-            if (cap >= INPUT_BYTES_MAX) {
-                cli_error("tokenize", "more than %u bytes of input",
-                          INPUT_BYTES_MAX);
-                free(buf);
-                return NULL;
-            }
-            cap *= 2;
-            more = realloc(buf, cap + 1);
-            if (more == NULL) {
-                free(buf);
-            }
-            buf = more;
-        }
-    }
-    if (buf == NULL) {
-        cli_error("tokenize", "no memory");
-        return NULL;
-    }
-    buf[n] = '\0';
-    *len = n;
-    return buf;
-}
+    const char     *path;
+    unsigned        flags;
+    tok_t          *tok;
+    tok_scratch_t  *scratch;
+    char            why[64];
+} tokenize_t;
 
 
 static int
-parse(int argc, char **argv, options_t *o)
+parse(int argc, char **argv, tokenize_t *o)
 {
     int  i;
 
-    memset(o, 0, sizeof(*o));
-    o->flags = TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL | TOK_NO_TRUNCATION
-               | TOK_NO_PADDING;
-    for (i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--plain") == 0) {
-            o->flags &= ~(unsigned) TOK_PARSE_SPECIAL;
+    o->flags = TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL;
 
+    for (i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-t") == 0 && i + 1 < argc) {
+            o->path = argv[++i];
         } else if (strcmp(argv[i], "--no-special") == 0) {
             o->flags &= ~(unsigned) TOK_ADD_SPECIAL;
-
-        } else if (strcmp(argv[i], "--truncate") == 0) {
-            o->flags &= ~(unsigned) (TOK_NO_TRUNCATION | TOK_NO_PADDING);
-
-        } else if (strcmp(argv[i], "--tokens") == 0) {
-            o->tokens = true;
+        } else if (strcmp(argv[i], "--no-truncation") == 0) {
+            o->flags |= TOK_NO_TRUNCATION;
+        } else if (strcmp(argv[i], "--no-padding") == 0) {
+            o->flags |= TOK_NO_PADDING;
+        } else if (strcmp(argv[i], "--offsets") == 0) {
             o->flags |= TOK_OFFSETS;
-
-        } else if (argv[i][0] == '-' && argv[i][1] == '-') {
-            cli_error("tokenize", "option %s is not known", argv[i]);
-            return CLI_USAGE;
-
-        } else if (o->model == NULL) {
-            o->model = argv[i];
-
-        } else if (o->text == NULL) {
-            o->text = argv[i];
-
         } else {
-            cli_error("tokenize", "one text at a time");
+            cli_error(NAME, "\"%s\" is not understood; see \"infer help "
+                      NAME "\"", argv[i]);
             return CLI_USAGE;
         }
     }
-    if (o->model == NULL) {
-        cli_error("tokenize", "usage: infer tokenize MODEL [TEXT] [--tokens] "
-                  "[--plain] [--no-special] [--truncate]");
+    if (o->path == NULL) {
+        cli_error(NAME, "-t TOKENIZER is missing");
         return CLI_USAGE;
     }
+
     return CLI_OK;
 }
 
 
-/* A token's spelling on one line: control characters as escapes. */
-static void
-print_token(tok_str_t s)
-{
-    size_t  i;
-
-    for (i = 0; i < s.len; i++) {
-        if ((unsigned char) s.ptr[i] < 0x20 || s.ptr[i] == 0x7f) {
-            printf("\\x%02x", (unsigned) (unsigned char) s.ptr[i]);
-        } else {
-            putchar(s.ptr[i]);
-        }
-    }
-}
-
-
-static void
-print_result(const tok_t *t, const tok_result_t *r, bool tokens)
-{
-    size_t  i;
-
-    for (i = 0; i < r->n; i++) {
-        if (tokens) {
-            printf("%u\t%u\t%u\t", r->ids[i], r->offsets[i].begin,
-                   r->offsets[i].end);
-            print_token(tok_id_to_token(t, r->ids[i]));
-            putchar('\n');
-
-        } else {
-            printf("%s%u", i ? " " : "", r->ids[i]);
-        }
-    }
-    if (!tokens) {
-        putchar('\n');
-    }
-}
-
-
 static int
-encode(const tok_t *t, const options_t *o, const char *text, size_t len)
+answer(void *data, tok_json_t *j, const char **why)
 {
-    tok_scratch_t  *s = tok_scratch_new();
-    tok_result_t    r;
-    int             rc;
+    int            rc;
+    size_t         i;
+    tok_str_t      text;
+    tokenize_t    *o = data;
+    tok_result_t   r;
 
-    if (s == NULL) {
-        cli_error("tokenize", "no memory");
-        return CLI_FAILED;
+    rc = tok_json_string(j, &text);
+    if (rc != TOK_OK) {
+        return rc;
     }
-    rc = tok_encode(t, s, text, len, o->flags, &r);
-    if (rc == TOK_E_UTF8) {
-        cli_error("tokenize", "the text is not UTF-8 at byte %zu", r.bad_at);
-
-    } else if (rc != 0) {
-        cli_error("tokenize", "the text cannot be tokenized (error %d)", rc);
-
-    } else {
-        print_result(t, &r, o->tokens);
+    if (tok_json_peek(j) != 0) {
+        *why = "a line is one JSON string and nothing more";
+        return -1;
     }
-    tok_scratch_free(s);
-    return rc == 0 ? CLI_OK : CLI_FAILED;
+
+    rc = tok_encode(o->tok, o->scratch, text.ptr, text.len, o->flags, &r);
+    if (rc != TOK_OK) {
+        snprintf(o->why, sizeof(o->why), "the text cannot be tokenized "
+                 "(error %d)", rc);
+        *why = o->why;
+        return rc;
+    }
+
+    fputs("{\"ids\":[", stdout);
+    for (i = 0; i < r.n; i++) {
+        printf(i == 0 ? "%u" : ",%u", r.ids[i]);
+    }
+    putchar(']');
+    if (o->flags & TOK_OFFSETS) {
+        fputs(",\"offsets\":[", stdout);
+        for (i = 0; i < r.n; i++) {
+            printf(i == 0 ? "[%u,%u]" : ",[%u,%u]", r.offsets[i].begin,
+                   r.offsets[i].end);
+        }
+        putchar(']');
+    }
+    putchar('}');
+
+    return 0;
 }
 
 
 int
 cli_tokenize(int argc, char **argv)
 {
-    options_t   o;
-    tok_t      *t;
+    int         rc;
     tok_err_t   err;
-    char       *input = NULL;
-    size_t      len;
-    int         rc = parse(argc, argv, &o);
+    tokenize_t  o = { 0 };
 
+    rc = parse(argc, argv, &o);
     if (rc != CLI_OK) {
         return rc;
     }
-    if (tok_open(&t, o.model, &err) != 0) {
-        cli_error("tokenize", "%s", err.msg);
+    if (tok_open(&o.tok, o.path, &err) != TOK_OK) {
+        cli_error(NAME, "%s", err.msg);
         return CLI_FAILED;
     }
-    if (o.text == NULL) {
-        input = read_input(&len);
-        rc = input == NULL ? CLI_FAILED : encode(t, &o, input, len);
-
+    o.scratch = tok_scratch_new();
+    if (o.scratch == NULL) {
+        cli_error(NAME, "no memory");
+        rc = CLI_FAILED;
     } else {
-        rc = encode(t, &o, o.text, strlen(o.text));
+        rc = cli_lines(NAME, answer, &o);
+        tok_scratch_free(o.scratch);
     }
-    free(input);
-    tok_close(t);
+    tok_close(o.tok);
+
     return rc;
 }

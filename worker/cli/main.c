@@ -25,6 +25,11 @@ static const cli_command_t  commands[] = {
       "[--top-p P] [--top-k K] [--seed S] [-t THREADS] [-c CONTEXT] "
       CLI_MODEL_USAGE " [--raw]",
       "answer a prompt" },
+    { "tokenize", cli_tokenize, "-t TOKENIZER [--no-special] "
+      "[--no-truncation] [--no-padding] [--offsets]",
+      "ids of texts, one JSON string per line" },
+    { "detokenize", cli_detokenize, "-t TOKENIZER [--keep-special]",
+      "texts of ids, one JSON array per line" },
     { "embed", cli_embed, "-m MODEL [--precision float32|bfloat16|int8] "
       "[--dimensions N] [-t THREADS] [--isa LEVEL]",
       "vectors of texts, one JSON string per line" },

@@ -152,9 +152,15 @@ index_token(tok_build_t *b, uint32_t id, uint64_t h, bool unique)
     const tok_ref_t  *tokens = b->tokens.ptr;
     const uint8_t    *text = tok_build_text(b, tokens[id]);
     uint32_t          mask = (1u << b->hash_log) - 1, at, other;
+    uint32_t          left = TOK_PROBES_MAX;
     size_t            len = tokens[id].len;
 
     for (at = (uint32_t) h & mask; b->hash[at] != 0; at = (at + 1) & mask) {
+        if (left-- == 0) {
+            return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: token \"%.*s\" "
+                            "is one of many with nearly the same hash",
+                            (int) (len < 60 ? len : 60), (const char *) text);
+        }
         other = (uint32_t) b->hash[at] - 1;
         if ((b->hash[at] ^ h) >> 32 || tokens[other].len != len
             || memcmp(tok_build_text(b, tokens[other]), text, len) != 0)

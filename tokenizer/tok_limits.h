@@ -22,6 +22,8 @@
 #define TOK_POOL_BYTES_MAX      (1u << 30)      /* all strings of a file */
 #define TOK_MERGES_MAX          (1u << 23)
 #define TOK_ADDED_MAX           (1u << 20)
+#define TOK_PROBES_MAX          1024            /* in a hash half full: far
+                                                   more than by chance */
 #define TOK_EOS_MAX             256             /* each is compared with */
 #define TOK_OPS_MAX             256             /* normalizers, decoders ... */
 #define TOK_PATTERN_BYTES_MAX   (1u << 16)

@@ -4,6 +4,8 @@
  */
 
 #include "tokenizer/tok.h"
+#include "tokenizer/tok_limits.h"
+#include "tokenizer/tok_util.h"
 
 #include <setjmp.h>             /* cmocka.h needs it */
 #include <stdarg.h>
@@ -164,12 +166,49 @@ eos_limit(void **state)
 }
 
 
+/* A vocabulary of n tokens that begin at one place of a hash of 4096. */
+static void
+put_crowd(uint32_t n)
+{
+    char      *json = malloc(128 + 32 * n), s[16];
+    size_t     at, len;
+    uint32_t   i, k;
+
+    assert_non_null(json);
+    at = (size_t) snprintf(json, 128, "{\"added_tokens\":[],\"model\":{"
+                          "\"type\":\"BPE\",\"merges\":[],\"vocab\":{");
+    for (i = 0, k = 0; k < n; i++) {
+        len = (size_t) snprintf(s, sizeof(s), "t%u", i);
+        if ((tok_hash_bytes((const uint8_t *) s, len) & 4095) == 77) {
+            at += (size_t) snprintf(json + at, 32, "%s\"%s\":%u",
+                                    k > 0 ? "," : "", s, k);
+            k++;
+        }
+    }
+    snprintf(json + at, 4, "}}}");
+    put("tokenizer.json", json);
+    free(json);
+}
+
+
+static void
+collisions(void **state)
+{
+    (void) state;
+    put_crowd(TOK_PROBES_MAX + 1);
+    expect(NULL, "", 0, 0);
+    put_crowd(TOK_PROBES_MAX + 2);
+    refuse_folder("nearly the same hash");
+}
+
+
 int
 main(void)
 {
     int                      rc;
     const struct CMUnitTest  tests[] = {
-        cmocka_unit_test(beside), cmocka_unit_test(eos_limit)
+        cmocka_unit_test(beside), cmocka_unit_test(eos_limit),
+        cmocka_unit_test(collisions)
     };
 
     memcpy(dir, "/tmp/infer-tok-XXXXXX", 22);

@@ -36,6 +36,21 @@
 #define ngx_http_infer_literal(s)   (u_char *) s, sizeof(s) - 1
 
 
+/* Whose words a request and its answer are in. */
+typedef enum {
+    NGX_HTTP_INFER_OPENAI = 0,                  /* the task says the rest */
+    NGX_HTTP_INFER_EMBEDDINGS,                  /* OpenAI's */
+    NGX_HTTP_INFER_EMBED,                       /* text-embeddings-inference */
+    NGX_HTTP_INFER_SIMILARITY,
+    NGX_HTTP_INFER_PREDICT,
+    NGX_HTTP_INFER_RERANK,                      /* "texts" or "documents" */
+    NGX_HTTP_INFER_CLASSIFY,                    /* v1's */
+    NGX_HTTP_INFER_GENERATE,                    /* text-generation-inference */
+    NGX_HTTP_INFER_GENERATE_STREAM,
+    NGX_HTTP_INFER_NAPIS
+} ngx_http_infer_api_e;
+
+
 /* One infer_model block. */
 typedef struct {
     ngx_str_t                       name;

@@ -68,22 +68,11 @@ off_t ngx_http_infer_out_bytes(ngx_chain_t *chain);
     ngx_http_infer_out_data(out, s, sizeof(s) - 1)
 
 
-/* Whose words a request and its answer are in. */
-typedef enum {
-    NGX_HTTP_INFER_OPENAI = 0,                  /* the task says the rest */
-    NGX_HTTP_INFER_EMBEDDINGS,                  /* OpenAI's */
-    NGX_HTTP_INFER_EMBED,                       /* text-embeddings-inference */
-    NGX_HTTP_INFER_SIMILARITY,
-    NGX_HTTP_INFER_PREDICT,
-    NGX_HTTP_INFER_RERANK,                      /* "texts" or "documents" */
-    NGX_HTTP_INFER_CLASSIFY,                    /* v1's */
-    NGX_HTTP_INFER_NAPIS
-} ngx_http_infer_api_e;
-
-
 /* An error to be told: OpenAI's object and its headers. */
 typedef struct {
-    ngx_uint_t                      native;     /* TEI's object instead */
+    ngx_uint_t                      native;     /* another object instead: */
+#define NGX_HTTP_INFER_NATIVE_TEI   1           /* embeddings-inference's */
+#define NGX_HTTP_INFER_NATIVE_TGI   2           /* generation-inference's */
     ngx_uint_t                      status;
     const char                     *type;
     const char                     *code;       /* NULL: null */
@@ -93,8 +82,9 @@ typedef struct {
 } ngx_http_infer_error_t;
 
 
-/* Of a request to an encoder; see ngx_http_infer_encode.h. */
+/* See ngx_http_infer_encode.h and ngx_http_infer_generate.h. */
 typedef struct ngx_http_infer_encode_s  ngx_http_infer_encode_t;
+typedef struct ngx_http_infer_generate_s  ngx_http_infer_generate_t;
 
 
 typedef struct {
@@ -129,6 +119,7 @@ struct ngx_http_infer_ctx_s {
     ngx_http_infer_out_t            out;
     ngx_http_infer_api_e            api;
     ngx_http_infer_encode_t        *encode;     /* NULL: it generates */
+    ngx_http_infer_generate_t      *generate;   /* NULL: in OpenAI's words */
     ngx_http_infer_choice_t        *choices;
     ngx_uint_t                      nchoices;
     ngx_str_t                       chunk;      /* head of each SSE chunk */

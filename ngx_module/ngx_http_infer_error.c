@@ -9,7 +9,8 @@
 #include <sys/random.h>
 
 
-#define NGX_HTTP_INFER_MESSAGE_MAX  1024
+#define NGX_HTTP_INFER_MESSAGE_MAX    1024
+#define NGX_HTTP_INFER_UNPROCESSABLE  422       /* RFC 9110; nginx lacks it */
 
 
 static ngx_int_t ngx_http_infer_error_headers(ngx_http_request_t *r,
@@ -98,29 +99,35 @@ ngx_http_infer_render_string(ngx_http_infer_out_t *out, const u_char *data,
 }
 
 
-/* {"error", "error_type"} of text-embeddings-inference. */
+/* {"error", "error_type"} of text-embeddings-inference, and of
+ * text-generation-inference with other words. */
 static void
 ngx_http_infer_render_native(ngx_http_infer_out_t *out,
     ngx_http_infer_error_t *error)
 {
+    ngx_uint_t   tgi;
+    const char  *word;
+
+    tgi = error->native == NGX_HTTP_INFER_NATIVE_TGI;
     ngx_http_infer_out(out, "{\"error\":\"");
     ngx_http_infer_out_text(out, error->message.data, error->message.len);
 
-    switch (error->status) {
-    case NGX_HTTP_TOO_MANY_REQUESTS:
-        ngx_http_infer_out(out, "\",\"error_type\":\"Overloaded\"}");
-        return;
-    case NGX_HTTP_SERVICE_UNAVAILABLE:
-        ngx_http_infer_out(out, "\",\"error_type\":\"Unhealthy\"}");
-        return;
-    }
+    if (error->status == NGX_HTTP_TOO_MANY_REQUESTS) {
+        word = tgi ? "overloaded" : "Overloaded";
 
-    if (error->status < 500) {
-        ngx_http_infer_out(out, "\",\"error_type\":\"Validation\"}");
+    } else if (error->status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        word = tgi ? "overloaded" : "Unhealthy";
+
+    } else if (error->status < 500) {
+        word = tgi ? "validation" : "Validation";
 
     } else {
-        ngx_http_infer_out(out, "\",\"error_type\":\"Backend\"}");
+        word = tgi ? "generation" : "Backend";
     }
+
+    ngx_http_infer_out(out, "\",\"error_type\":\"");
+    ngx_http_infer_out_data(out, word, ngx_strlen(word));
+    ngx_http_infer_out(out, "\"}");
 }
 
 
@@ -402,6 +409,14 @@ ngx_http_infer_send_error(ngx_http_infer_ctx_t *ctx)
     ngx_http_request_t  *r;
 
     r = ctx->request;
+
+    /* as generation-inference tells a request that is well formed but wrong */
+    if (ctx->error.native == NGX_HTTP_INFER_NATIVE_TGI
+        && ctx->error.status == NGX_HTTP_BAD_REQUEST)
+    {
+        ctx->error.status = NGX_HTTP_INFER_UNPROCESSABLE;
+    }
+
     status = ctx->error.status;
 
     level = status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;

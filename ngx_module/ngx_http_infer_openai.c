@@ -171,7 +171,8 @@ ngx_http_infer_dialect(ngx_http_infer_parse_t *p)
 
     ctx = p->ctx;
     dialect = ctx->api == NGX_HTTP_INFER_OPENAI ? &ngx_http_infer_openai
-                                                : &ngx_http_infer_encoders;
+              : ctx->api < NGX_HTTP_INFER_GENERATE ? &ngx_http_infer_encoders
+                                                   : &ngx_http_infer_generators;
     p->bit = 1u << (ctx->api == NGX_HTTP_INFER_OPENAI
                     ? (ngx_uint_t) ctx->req.task : (ngx_uint_t) ctx->api);
 

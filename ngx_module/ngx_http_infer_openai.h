@@ -46,6 +46,7 @@ typedef struct {
 } ngx_http_infer_dialect_t;
 
 extern const ngx_http_infer_dialect_t  ngx_http_infer_encoders;
+extern const ngx_http_infer_dialect_t  ngx_http_infer_generators;
 
 #define reader(name)                                                          \
     ngx_int_t ngx_http_infer_f_##name(ngx_http_infer_parse_t *p,              \

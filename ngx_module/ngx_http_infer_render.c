@@ -9,6 +9,7 @@
  */
 
 #include "ngx_module/ngx_http_infer_encode.h"
+#include "ngx_module/ngx_http_infer_generate.h"
 
 
 #define NGX_HTTP_INFER_HEAD_MAX  256     /* without the name */
@@ -119,6 +120,11 @@ ngx_http_infer_render_init(ngx_http_infer_ctx_t *ctx)
         }
     }
 
+    if (ctx->generate != NULL) {
+        ngx_http_infer_generate_init(ctx);
+        return NGX_OK;
+    }
+
     return ctx->chunk.len == 0 ? ngx_http_infer_render_head(ctx) : NGX_OK;
 }
 
@@ -130,6 +136,11 @@ ngx_http_infer_render_text(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
     ngx_http_infer_choice_t  *choice;
 
     choice = &ctx->choices[index];
+
+    if (ctx->generate != NULL) {
+        ngx_http_infer_generate_text(ctx, text, len);
+        return;
+    }
 
     if (!ctx->stream) {
         ngx_http_infer_open_choice(ctx, index);
@@ -257,7 +268,7 @@ ngx_http_infer_render_finish(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
 
     choice = &ctx->choices[index];
 
-    if (choice->reason != 0) {
+    if (choice->reason != 0 || ctx->generate != NULL) {
         return;                         /* a worker that repeats itself */
     }
 
@@ -474,6 +485,11 @@ ngx_http_infer_render_logprob(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
     shr_logprob_t             lp;
     ngx_http_infer_choice_t  *choice;
 
+    if (ctx->generate != NULL) {
+        ngx_http_infer_generate_logprob(ctx, data);
+        return;
+    }
+
     choice = &ctx->choices[index];
     ngx_memcpy(&lp, data, sizeof(shr_logprob_t));
     data += sizeof(shr_logprob_t);
@@ -593,6 +609,11 @@ ngx_http_infer_render_end(ngx_http_infer_ctx_t *ctx)
     ngx_http_infer_out_t  *out;
 
     out = &ctx->out;
+
+    if (ctx->generate != NULL) {
+        ngx_http_infer_generate_end(ctx);
+        return;
+    }
 
     if (ngx_http_infer_is_text(ctx)) {
         ngx_http_infer_end_text(ctx);

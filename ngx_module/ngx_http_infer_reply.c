@@ -136,7 +136,7 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx)
 static ngx_int_t
 ngx_http_infer_keep(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
 {
-    if (ctx->stream && frame->type != SHR_F_LOGPROB) {
+    if (ctx->stream && ctx->generate == NULL && frame->type != SHR_F_LOGPROB) {
         return NGX_OK;
     }
 

@@ -34,6 +34,8 @@ BODIES = [
     ("/v1/predict", {"inputs": [["a"], ["b", "c"]]}),
     ("/v1/classify", {"input": "a"}),
     ("/v1/rerank", {"query": "a", "documents": ["b", "c"]}),
+    ("/v1/generate", {"inputs": "a", "parameters": {"details": True}}),
+    ("/v1/generate_stream", {"inputs": "a"}),
 ]
 
 

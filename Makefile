@@ -4,6 +4,7 @@
 #   make SAN=tsan   the same with TSan, under build/tsan
 #   make test       builds and runs the unit tests
 #   make install    module, worker and tool to where nginx and people look
+#   make deb        Debian packages of the last commit, under build/deb
 # NGINX_SRC names an nginx source tree (configured --with-compat by us); without
 # it Debian's nginx-dev is used.
 
@@ -28,8 +29,10 @@ SANFLAGS:=
 OPT     := -O2 -g
 endif
 
+# Packages are built with WERROR= by compilers that we have not seen.
+WERROR  ?= -Werror
 WARN    := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
-           -Wmissing-prototypes -Wpointer-arith -Werror
+           -Wmissing-prototypes -Wpointer-arith $(WERROR)
 HARDEN  := -fstack-protector-strong -fvisibility=hidden -fPIC
 CPPFLAGS+= -D_GNU_SOURCE -I.
 CFLAGS  ?= $(OPT)
@@ -43,7 +46,7 @@ PKGS    := liburing libcjson libpcre2-8
 PKG_CF  := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LD  := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 LDLIBS   = $(PKG_LD) -lopenblas -lm -lpthread
-LDHARD  := -Wl,-z,relro,-z,now -Wl,--as-needed
+LDHARD  := $(LDFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed
 
 X86     := $(filter x86_64,$(shell uname -m))
 ISA_avx2   := $(if $(X86),-mavx2 -mfma -mf16c)
@@ -77,7 +80,7 @@ LIBS       := $(LIBWRK) $(LIBTOK) $(LIBSHR)
 
 PROGS      := $(O)/nginx-infer-worker $(O)/infer
 
-.PHONY: all progs module test clean tests bench install
+.PHONY: all progs module test clean tests bench install deb
 all: progs module
 progs: $(PROGS)
 module: $(O)/ngx_http_infer_module.so
@@ -173,12 +176,19 @@ MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | tr ' ' '\n' \
                  | sed -n 's/^--modules-path=//p'),/usr/lib/nginx/modules)
 WORKER_DIR  ?= /usr/lib/nginx
 BIN_DIR     ?= /usr/local/bin
+MAN_DIR     ?= /usr/local/share/man
 install: all
 	install -D -m 644 $(O)/ngx_http_infer_module.so \
 	    $(DESTDIR)$(MODULES_DIR)/ngx_http_infer_module.so
 	install -D -m 755 $(O)/nginx-infer-worker \
 	    $(DESTDIR)$(WORKER_DIR)/nginx-infer-worker
 	install -D -m 755 $(O)/infer $(DESTDIR)$(BIN_DIR)/infer
+	install -D -m 644 docs/man/infer.1 $(DESTDIR)$(MAN_DIR)/man1/infer.1
+	install -D -m 644 docs/man/nginx-infer-worker.8 \
+	    $(DESTDIR)$(MAN_DIR)/man8/nginx-infer-worker.8
+
+deb:
+	packaging/build_deb.sh
 
 clean:
 	rm -rf build

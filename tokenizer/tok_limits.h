@@ -30,7 +30,7 @@
 #define TOK_PIECES_MAX          64              /* of one template */
 #define TOK_AFFIX_BYTES_MAX     256
 #define TOK_TEMPLATE_BYTES_MAX  (4u << 20)      /* chat template */
-#define TOK_LENGTH_MAX          (1u << 28)      /* padding, truncation */
+#define TOK_LENGTH_MAX          (1u << 22)      /* padding */
 
 /* Texts. */
 #define TOK_TEXT_BYTES_MAX      (1u << 28)      /* of one encode call */

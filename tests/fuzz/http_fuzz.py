@@ -5,8 +5,8 @@
 
 The server at PORT answers below /v1/ from the null model.  Valid bodies are
 mutated as bytes and as JSON; whatever comes, the reply is well-formed HTTP, its
-body is JSON (or a stream of it), an error has OpenAI's four keys, and a 5xx is
-one that is documented.  Ends with status 1 at the first reply that is not so,
+body is JSON (or a stream of it), an error has the keys of its dialect, and a
+5xx is one that is documented.  Ends with status 1 at the first reply that is not so,
 and prints the request and the number that makes it again: SEED names the run,
 and each request depends only on SEED and its own number.
 """
@@ -56,6 +56,28 @@ CORPUS = [
     ("tokenize", {"messages": HELLO, "add_generation_prompt": False}),
     ("detokenize", {"tokens": [1, 2, 3]}),
     ("tokenize", {"prompt": "x" * 3000, "add_special_tokens": False}),
+    ("generate", {"inputs": "a", "parameters": {"details": True, "seed": 1}}),
+    ("generate", {"inputs": "a", "stream": True}),
+    ("generate_stream", {"inputs": "a", "parameters": {
+        "max_new_tokens": 3, "stop": ["x"], "do_sample": True}}),
+]
+
+# of a server whose model is an encoder
+ENCODERS = [
+    ("embeddings", {"input": "Hello w\u00f6rld", "dimensions": 5}),
+    ("embeddings", {"input": ["a", "b" * 900], "truncate": True,
+                    "encoding_format": "base64"}),
+    ("embeddings", {"input": [101, 102]}),
+    ("embeddings", {"input": [[101, 102], [101]], "user": "u"}),
+    ("embed", {"inputs": ["a", "b"], "normalize": False}),
+    ("similarity", {"inputs": {"source_sentence": "a", "sentences": [
+        "b", "c"]}, "parameters": {"truncate": True}}),
+    ("rerank", {"query": "a", "texts": ["b", "c"], "return_text": True}),
+    ("rerank", {"query": "a", "documents": ["b", {"text": "c"}],
+                "top_n": 1, "return_documents": True}),
+    ("predict", {"inputs": [["a"], ["b", "c"]], "raw_scores": True}),
+    ("predict", {"inputs": "a", "truncation_direction": "Left"}),
+    ("classify", {"input": ["a", "b"]}),
 ]
 
 VALUES = [
@@ -129,10 +151,10 @@ def mutate_bytes(rng, data):
     return bytes(data)
 
 
-def make(seed, number):
+def make(seed, number, corpus):
     """(path, body) of request `number` of a run."""
     rng = random.Random("%d/%d" % (seed, number))
-    path, body = rng.choice(CORPUS)
+    path, body = rng.choice(corpus)
     body = json.loads(json.dumps(body))
     for _ in range(rng.choice([0, 1, 1, 2, 4])):
         body = mutate_value(rng, body)
@@ -140,7 +162,8 @@ def make(seed, number):
     data = data.encode("utf-8", "surrogatepass")
     if rng.random() < 0.2 and data.startswith(b"{") and len(data) > 2:
         twice = json.dumps(rng.choice(VALUES)).encode()
-        name = rng.choice([b"model", b"messages", b"prompt", b"n"])
+        name = rng.choice([b"model", b"messages", b"prompt", b"n", b"input",
+                           b"inputs", b"texts", b"query"])
         data = b'{"%s":%s,' % (name, twice) + data[1:]
     if rng.random() < 0.5:
         data = mutate_bytes(rng, data)
@@ -149,7 +172,15 @@ def make(seed, number):
 
 # ---- replies
 
-def check_error(error):
+def check_error(answer):
+    error = answer["error"]
+    if isinstance(error, str):                  # the dialects of TEI and TGI
+        if sorted(answer) != ["error", "error_type"] or not error \
+                or not isinstance(answer["error_type"], str):
+            raise Wrong("no error of theirs: %r" % answer)
+        return
+    if sorted(answer) != ["error"]:
+        raise Wrong("more than an error: %r" % answer)
     if sorted(error) != ["code", "message", "param", "type"]:
         raise Wrong("keys of the error: %r" % error)
     if not isinstance(error["message"], str) or not error["message"]:
@@ -166,17 +197,18 @@ def check_stream(body):
     if events.pop() != "":
         raise Wrong("the stream ends inside an event")
     for at, event in enumerate(events):
-        if not event.startswith("data: ") or "\n" in event:
+        if not event.startswith("data:") or "\n" in event:
             raise Wrong("no event: %r" % event[:200])
         if event == "data: [DONE]":
             if at != len(events) - 1:
                 raise Wrong("events after [DONE]")
             return
-        chunk = json.loads(event[6:])
+        chunk = json.loads(event[5:])
         if "error" in chunk:
-            check_error(chunk["error"])
+            check_error(chunk)
+        if "error" in chunk or chunk.get("generated_text") is not None:
             if at != len(events) - 1:
-                raise Wrong("events after an error")
+                raise Wrong("events after the end")
             return
     raise Wrong("the stream has no end")
 
@@ -191,9 +223,7 @@ def check_reply(status, headers, body):
         raise Wrong("Content-Type %r" % kind)
     answer = json.loads(body.decode("utf-8"))
     if status != 200:
-        check_error(answer["error"])
-        if sorted(answer) != ["error"]:
-            raise Wrong("more than an error: %r" % answer)
+        check_error(answer)
     elif "error" in answer:
         raise Wrong("an error with status 200")
     return None
@@ -234,12 +264,12 @@ class Client:
             self.conn = None
 
 
-def run(port, seconds, seed):
+def run(port, seconds, seed, corpus=None):
     """(requests, {status: count}); raises Wrong with the request's number."""
     client, counts, number = Client(port), {}, 0
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        path, body = make(seed, number)
+        path, body = make(seed, number, corpus or CORPUS)
         try:
             status, headers, data = client.send(path, body)
             check_reply(status, headers, data)

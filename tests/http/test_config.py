@@ -37,6 +37,7 @@ def test_three_lines_are_enough(check):
 def test_every_directive(check):
     status, text = check(model_block("""
         workers 2; threads 1; context 2048; batch 256; sequences 8;
+        batch_delay 100us;
         kv_cache 64m q8_0; queue 32 tokens=8k timeout=5s; cache off;
         prefix_cache off; speculate prompt_lookup;
         precision exact; nice 5; spin 50us; affinity 0; io_uring off;

@@ -72,7 +72,7 @@ conf_all_keys(void **state)
 
     (void) state;
     assert_int_equal(parse(&c, HEAD "workers 3\nthreads 4\ncontext 4096\n"
-        "batch 256\nsequences 16\nkv_bytes 1099511627776\n"
+        "batch 65536\nbatch_delay_us 200\nsequences 16\nkv_bytes 1099511627776\n"
         "prefix_cache 0\nspeculate prompt_lookup\n"
         "queue_requests 7\nqueue_tokens 9\n"
         "cache /var/cache/infer\n"
@@ -87,6 +87,7 @@ conf_all_keys(void **state)
     assert_int_equal(c.queue_tokens, 9);
     assert_string_equal(c.cache, "/var/cache/infer");
     assert_int_equal(c.precision, WRK_PREC_EXACT);
+    assert_int_equal(c.batch_delay_us, 200);
     assert_int_equal(c.kv_q8, 1);
     assert_int_equal(c.null_engine, 1);
     assert_int_equal(c.null_delay_us, 20000);

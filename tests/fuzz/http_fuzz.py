@@ -6,9 +6,9 @@
 The server at PORT answers below /v1/ from the null model.  Valid bodies are
 mutated as bytes and as JSON; whatever comes, the reply is well-formed HTTP, its
 body is JSON (or a stream of it), an error has the keys of its dialect, and a
-5xx is one that is documented.  Ends with status 1 at the first reply that is not so,
-and prints the request and the number that makes it again: SEED names the run,
-and each request depends only on SEED and its own number.
+5xx is one that is documented.  Ends with status 1 at the first reply that is
+not so, and prints the request and the number that makes it again: SEED names
+the run, and each request depends only on SEED and its own number.
 """
 
 import copy

@@ -18,7 +18,7 @@ from encoders import make_classifier
 from nginx import TOP, Nginx, command_of
 from test_api import error_of
 
-LABELS = ["quiet", "loud \"x\" <!>", "third"]
+LABELS = ["quiet", "loud \"x\" <é>", "中性" * 10]
 MINI_LENGTH = 256
 INPUTS_MAX = 2048
 

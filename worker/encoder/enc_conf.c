@@ -241,7 +241,7 @@ read_labels(const eng_cfg_t *c, enc_hp_t *hp, char (*label)[ENC_LABEL_MAX],
     hp->labels = 0;
     while (rc > 0 && hp->labels < ENC_LABELS_MAX) {
         (void) snprintf(key, sizeof(key), "id2label.%u", hp->labels);
-        rc = eng_cfg_text(c, key, label[hp->labels], ENC_LABEL_MAX, err);
+        rc = eng_cfg_name(c, key, label[hp->labels], ENC_LABEL_MAX, err);
         TRY(rc);
         hp->labels += rc > 0;
     }

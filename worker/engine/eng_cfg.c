@@ -297,6 +297,42 @@ eng_cfg_text(const eng_cfg_t *c, const char *path, char *dst, size_t cap,
 }
 
 
+/* As much as fits, but no part of a character. */
+static void
+copy_name(tok_str_t s, char *dst, size_t cap)
+{
+    size_t  i, n = s.len < cap ? s.len : cap - 1;
+
+    while (n > 0 && n < s.len && ((uint8_t) s.ptr[n] & 0xc0) == 0x80) {
+        n--;
+    }
+    for (i = 0; i < n; i++) {
+        dst[i] = (uint8_t) s.ptr[i] < 0x20 || s.ptr[i] == 0x7f ? '?'
+                                                               : s.ptr[i];
+    }
+    dst[n] = '\0';
+}
+
+
+int
+eng_cfg_name(const eng_cfg_t *c, const char *path, char *dst, size_t cap,
+    eng_err_t *err)
+{
+    ask_t      a;
+    int        rc = find(&a, c, path, err);
+    tok_str_t  s;
+
+    if (rc == 1 && tok_json_string(&a.j, &s) != 0) {
+        rc = wrong(&a, "a string");
+    } else if (rc == 1) {
+        copy_name(s, dst, cap);
+    }
+    tok_json_free(&a.j);
+
+    return rc;
+}
+
+
 int
 eng_cfg_list(const eng_cfg_t *c, const char *path, uint32_t *out,
     uint32_t cap, uint32_t *n, eng_err_t *err)

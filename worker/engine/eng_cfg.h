@@ -44,6 +44,10 @@ int eng_cfg_bool(const eng_cfg_t *c, const char *path, int *out,
 /* dst: cap bytes, NUL-terminated, bytes that are not printable as '?'. */
 int eng_cfg_text(const eng_cfg_t *c, const char *path, char *dst, size_t cap,
     eng_err_t *err);
+/* The same for words that people chose in their language: whole characters
+ * of UTF-8, only control characters as '?'. */
+int eng_cfg_name(const eng_cfg_t *c, const char *path, char *dst, size_t cap,
+    eng_err_t *err);
 
 /* A number or an array of numbers: the first *n (at most cap) of them. */
 int eng_cfg_list(const eng_cfg_t *c, const char *path, uint32_t *out,

@@ -72,7 +72,8 @@ conf_all_keys(void **state)
 
     (void) state;
     assert_int_equal(parse(&c, HEAD "workers 3\nthreads 4\ncontext 4096\n"
-        "batch 65536\nbatch_delay_us 200\nsequences 16\nkv_bytes 1099511627776\n"
+        "batch 65536\nbatch_delay_us 200\nsequences 16\n"
+        "kv_bytes 1099511627776\n"
         "prefix_cache 0\nspeculate prompt_lookup\n"
         "queue_requests 7\nqueue_tokens 9\n"
         "cache /var/cache/infer\n"

@@ -37,6 +37,7 @@ typedef struct {
     uint32_t              *at;          /* ninputs + 1: where each begins */
     uint32_t              *second;      /* of each: its tokens of type 0 */
     uint32_t              *ids;
+    tok_span_t            *offsets;     /* tokenize: NULL, or one per id */
 
     uint32_t               width;       /* values of a row that is sent */
     uint32_t               window;      /* rows that may wait */
@@ -89,6 +90,7 @@ struct wrk_esched_s {
 
     wrk_ein_t           in;             /* the one being submitted */
     uint32_t           *ids;            /* its tokens */
+    const tok_span_t   *offsets;        /* tokenize, when asked for */
     size_t              ids_cap;
     uint32_t            at[SHR_INPUTS_MAX + 1];
     uint32_t            second[SHR_INPUTS_MAX];

@@ -70,6 +70,20 @@ wrk_ereq_start(wrk_esched_t *s, wrk_ereq_t *r, uint64_t now_ns)
 }
 
 
+/* Tokens only: there is nothing to wait for but the ring. */
+static void
+wrk_ereq_reply(wrk_esched_t *s, wrk_ereq_t *r, uint64_t now_ns)
+{
+    wrk_link_append(&s->running, &r->link);
+    s->nrunning++;
+    r->state = WRK_EREQ_RUNNING;
+    r->started_ns = now_ns;
+    r->taken = r->ninputs;
+    wrk_eout_start(r);
+    wrk_eout_send(s, r);
+}
+
+
 void
 wrk_esched_submit(wrk_esched_t *s, const void *req, size_t len,
     const wrk_sink_ops_t *ops, void *ctx, uint64_t now_ns)
@@ -104,6 +118,12 @@ wrk_esched_submit(wrk_esched_t *s, const void *req, size_t len,
     }
 
     s->count[SHR_C_REQUESTS]++;
+
+    if (r->task == SHR_TASK_TOKENIZE) {
+        wrk_ereq_reply(s, r, now_ns);
+        return;
+    }
+
     wrk_ereq_queue(s, r);
 }
 
@@ -125,7 +145,7 @@ wrk_ereq_part(uint8_t **at, size_t n)
 static int
 wrk_ereq_block(wrk_esched_t *s, wrk_ereq_t *r)
 {
-    size_t    bytes, row, ids, lists;
+    size_t    bytes, row, ids, lists, spans;
     uint8_t  *at;
 
     r->ninputs = s->in.ninputs;
@@ -145,7 +165,8 @@ wrk_ereq_block(wrk_esched_t *s, wrk_ereq_t *r)
 
     ids = r->ntokens * sizeof(uint32_t);
     lists = (r->ninputs + 1) * sizeof(uint32_t);
-    bytes = ids + 2 * lists + r->window * row + 4 * 8;
+    spans = s->offsets != NULL ? r->ntokens * sizeof(tok_span_t) : 0;
+    bytes = ids + 2 * lists + r->window * row + spans + 5 * 8;
 
     r->block = wrk_mem_alloc(&s->mem, bytes);
 
@@ -158,6 +179,12 @@ wrk_ereq_block(wrk_esched_t *s, wrk_ereq_t *r)
     r->second = wrk_ereq_part(&at, lists);
     r->ids = wrk_ereq_part(&at, ids);
     r->rows = wrk_ereq_part(&at, r->window * row);
+
+    if (spans != 0) {
+        r->offsets = wrk_ereq_part(&at, spans);
+        memcpy(r->offsets, s->offsets, spans);
+    }
+
     assert(at <= (uint8_t *) r->block + bytes);
 
     memcpy(r->at, s->at, lists);

@@ -10,7 +10,8 @@
 #include "worker/wrk_esched_int.h"
 
 
-#define WRK_EOUT_PART  256u             /* values: fewer are not hurried */
+#define WRK_EOUT_PART    256u           /* values: fewer are not hurried */
+#define WRK_EOUT_TOKENS  400u           /* of a frame */
 
 /* An error, or usage, and the end; START goes before. */
 #define WRK_EOUT_END                                                          \
@@ -201,12 +202,55 @@ wrk_eout_values(wrk_ereq_t *r)
 }
 
 
+/* Tokens, and where they stand in the text, as many as fit a frame.  0: no
+ * room. */
+static int
+wrk_eout_tokens(wrk_ereq_t *r)
+{
+    uint32_t  n;
+
+    if (wrk_eout_room(r, wrk_frame_bytes(WRK_EOUT_TOKENS * 4)
+                         + wrk_frame_bytes(WRK_EOUT_TOKENS * 8)) == 0)
+    {
+        return 0;
+    }
+
+    n = wrk_min(r->ntokens - (uint32_t) r->sent, WRK_EOUT_TOKENS);
+    wrk_eout_put(r, SHR_F_IDS, 0, r->ids + r->sent, n * sizeof(uint32_t),
+                 NULL, 0);
+
+    if (r->offsets != NULL) {
+        wrk_eout_put(r, SHR_F_OFFSETS, 0, r->offsets + r->sent,
+                     n * sizeof(tok_span_t), NULL, 0);
+    }
+
+    r->sent += n;
+
+    return 1;
+}
+
+
+/* 1: all was said. */
+static int
+wrk_eout_all_sent(const wrk_ereq_t *r)
+{
+    return r->sent == (r->task == SHR_TASK_TOKENIZE
+                       ? r->ntokens : (uint64_t) r->ninputs * r->width);
+}
+
+
 void
 wrk_eout_send(wrk_esched_t *s, wrk_ereq_t *r)
 {
     int  more;
 
     more = 1;
+
+    while (more && !r->lost && r->task == SHR_TASK_TOKENIZE
+           && r->sent < r->ntokens)
+    {
+        more = wrk_eout_tokens(r);
+    }
 
     while (more && !r->lost && r->ready != 0
            && r->labels_sent < r->nlabels)
@@ -228,7 +272,7 @@ wrk_eout_send(wrk_esched_t *s, wrk_ereq_t *r)
         r->ops->want_room(r->ctx, 0);
     }
 
-    if (r->sent == (uint64_t) r->ninputs * r->width) {
+    if (wrk_eout_all_sent(r)) {
         wrk_eout_usage(r);
         wrk_ereq_done(s, r);
         return;

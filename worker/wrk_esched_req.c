@@ -180,6 +180,9 @@ wrk_ein_task(wrk_esched_t *s)
     case SHR_TASK_CLASSIFY:
         ok = info->kind != ENC_EMBED && info->labels >= 1;
         break;
+    case SHR_TASK_TOKENIZE:
+        ok = 1;
+        break;
     default:
         ok = 0;
     }
@@ -220,6 +223,13 @@ wrk_ein_complete(wrk_esched_t *s)
     {
         return wrk_req_fail(&s->err, SHR_E_INVALID, "input",
                             "this task takes single texts");
+    }
+
+    if (task == SHR_TASK_TOKENIZE
+        && (in->ninputs != 1 || in->npairs != 0 || in->type != SHR_R_PROMPT))
+    {
+        return wrk_req_fail(&s->err, SHR_E_INVALID, "prompt",
+                            "tokenize takes one text");
     }
 
     if (dims != 0 && (task != SHR_TASK_EMBED || dims > s->eng->info.width)) {
@@ -392,6 +402,14 @@ wrk_ein_encode(wrk_esched_t *s, uint32_t i, tok_result_t *res)
     b = s->in.query.data != NULL ? &input->a : &input->b;
     flags = WRK_EIN_FLAGS;
 
+    if (s->in.fixed.flags & SHR_REQ_NO_SPECIAL) {
+        flags &= ~(unsigned) TOK_ADD_SPECIAL;
+    }
+
+    if (s->in.fixed.flags & SHR_REQ_OFFSETS) {
+        flags |= TOK_OFFSETS;
+    }
+
     if (b->data != NULL || (s->in.fixed.flags & SHR_REQ_TRUNCATE)) {
         flags |= TOK_TYPES;
     }
@@ -412,7 +430,7 @@ wrk_ein_check(wrk_esched_t *s, uint32_t i, tok_result_t *res)
 {
     size_t  k;
 
-    if (res->n == 0) {
+    if (res->n == 0 && s->in.fixed.task != SHR_TASK_TOKENIZE) {
         return wrk_req_fail(&s->err, SHR_E_INVALID, "input",
                             "input %u has no tokens", i);
     }
@@ -425,7 +443,7 @@ wrk_ein_check(wrk_esched_t *s, uint32_t i, tok_result_t *res)
         }
     }
 
-    if (res->n <= s->max_seq) {
+    if (res->n <= s->max_seq || s->in.fixed.task == SHR_TASK_TOKENIZE) {
         return 0;
     }
 
@@ -485,7 +503,8 @@ wrk_ein_tokenize(wrk_esched_t *s)
             return -1;
         }
 
-        n = wrk_min(res.n, (size_t) s->max_seq);
+        n = s->in.fixed.task != SHR_TASK_TOKENIZE
+            ? wrk_min(res.n, (size_t) s->max_seq) : res.n;
 
         if (n > s->ids_cap - at) {
             return wrk_req_fail(&s->err, SHR_E_INVALID, "input",
@@ -505,7 +524,7 @@ wrk_ein_tokenize(wrk_esched_t *s)
             s->second[i] = wrk_ein_second(&res);
         }
 
-        if (n == 0) {
+        if (n == 0 && res.n != 0) {
             return wrk_req_fail(&s->err, SHR_E_INVALID, "input",
                                 "input %u cannot be cut to %u tokens", i,
                                 s->max_seq);
@@ -515,6 +534,7 @@ wrk_ein_tokenize(wrk_esched_t *s)
     }
 
     s->at[i] = (uint32_t) at;
+    s->offsets = s->in.fixed.task == SHR_TASK_TOKENIZE ? res.offsets : NULL;
 
     return 0;
 }

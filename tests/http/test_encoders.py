@@ -254,6 +254,18 @@ def test_embed(server):
     assert norm(raw.json()[0]) > 1.5
 
 
+def test_tokenize(server):
+    answer = server.post("/v1/tokenize", {"model": "emb",
+                                          "prompt": "hello world",
+                                          "return_offsets": True}).json()
+    assert answer["tokens"] == [101, 7592, 2088, 102]
+    assert answer["offsets"][1:3] == [[0, 5], [6, 11]]
+    assert answer["max_model_len"] == MINI_LENGTH
+    long = server.post("/v1/tokenize", {"model": "emb",
+                                        "prompt": "word " * 20000}).json()
+    assert long["count"] == 20002
+
+
 def test_similarity(server):
     answer = server.post("/similarity", {"inputs": {
         "source_sentence": "a cat", "sentences": [
@@ -431,6 +443,7 @@ def test_timeout(server):
 
 
 @pytest.mark.slow                   # a sanitizer keeps what was freed
+@pytest.mark.slow                   # sanitizers keep what is freed
 def test_memory_of_nginx(server):
     # 12 large answers one after another leave nothing behind
     body = {"model": "null", "input": ["a"] * INPUTS_MAX}

@@ -448,6 +448,67 @@ test_token_ids(void **state)
 }
 
 
+/* Tokens of a text of any length, with their places, through a small ring. */
+static void
+test_tokenize(void **state)
+{
+    uint32_t     i;
+    static char  text[8001];
+    sink_t      *k = &sinks[0];
+
+    (void) state;
+    begin_run(ENC_EMBED, 6, 64, 8, 8);
+    sink_init(k, 8192);
+    begin(SHR_TASK_TOKENIZE, SHR_REQ_OFFSETS);
+    add(SHR_R_PROMPT, "a c");
+    submit(k);
+    assert_int_equal(k->done, 1);
+    assert_int_equal(k->nids, 4);
+    assert_int_equal(k->noffsets, 4);
+    assert_int_equal(k->ids[0], FAKE_CLS);
+    assert_int_equal(k->ids[2], 6);
+
+    sink_init(k, 8192);
+    begin(SHR_TASK_TOKENIZE, SHR_REQ_NO_SPECIAL);
+    add(SHR_R_PROMPT, "a c");
+    submit(k);
+    assert_int_equal(k->nids, 2);
+    assert_int_equal(k->noffsets, 0);
+
+    for (i = 0; i < sizeof(text) - 1; i++) {
+        text[i] = i % 2 ? ' ' : 'a';
+    }
+
+    sink_init(k, 8192);
+    begin(SHR_TASK_TOKENIZE, SHR_REQ_OFFSETS);
+    add(SHR_R_PROMPT, text);
+    submit(k);
+    assert_int_equal(k->done, 0);
+    assert_int_equal(k->want_room, 1);
+
+    for (i = 0; i < 100 && !k->done; i++) {
+        k->unread = 0;
+        (void) wrk_esched_step(r.s, r.fake.now_ns);
+    }
+
+    assert_int_equal(k->nids, 4002);
+    assert_int_equal(k->noffsets, 4002);
+    assert_int_equal(k->used.prompt_tokens, 4002);
+    assert_int_equal(r.fake.batches, 0);
+
+    for (i = 0; i < 2; i++) {
+        sink_init(k, 8192);
+        begin(SHR_TASK_TOKENIZE, 0);
+        add(i == 0 ? SHR_R_MESSAGES : SHR_R_PROMPT, "[]");
+        add(SHR_R_PROMPT, "a");
+        submit(k);
+        assert_int_equal(k->failed.code, SHR_E_INVALID);
+    }
+
+    end_run();
+}
+
+
 /* What no module sends, and what is for another kind of model. */
 static void
 test_refusals(void **state)
@@ -524,6 +585,7 @@ main(void)
         cmocka_unit_test(test_rerank),
         cmocka_unit_test(test_classify),
         cmocka_unit_test(test_token_ids),
+        cmocka_unit_test(test_tokenize),
         cmocka_unit_test(test_refusals),
     };
 

@@ -437,11 +437,15 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
 }
 
 
-/* The queue timeout or the request's own. */
+/*
+ * The queue timeout or the request's own.  nginx's cached time may be some
+ * milliseconds ahead of ours: a timer that comes too early waits for the rest
+ * of whatever ends first.
+ */
 static void
 ngx_http_infer_timeout(ngx_event_t *ev)
 {
-    ngx_msec_t             age;
+    ngx_msec_t             age, end;
     ngx_connection_t      *c;
     ngx_http_infer_ctx_t  *ctx;
 
@@ -452,18 +456,16 @@ ngx_http_infer_timeout(ngx_event_t *ev)
     age = (ngx_msec_t) ((ngx_http_infer_now() - ctx->req.queued_ns)
                         / 1000000) + 1;
 
+    end = ctx->started ? ctx->conf->timeout
+                       : ngx_min(ctx->conf->timeout,
+                                 ctx->model->queue_timeout);
+
+    if (age < end) {
+        ngx_add_timer(ev, end - age);
+        return;
+    }
+
     if (age < ctx->conf->timeout) {
-
-        if (ctx->started) {
-            ngx_add_timer(ev, ctx->conf->timeout - age);
-            return;
-        }
-
-        if (age < ctx->model->queue_timeout) {
-            ngx_add_timer(ev, ctx->model->queue_timeout - age);
-            return;
-        }
-
         (void) ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_TIMEOUT);
 
     } else {

@@ -100,9 +100,8 @@ def test_ignore_client_abort(start):
 
 def test_slow_reader_pauses_alone(start):
     # more text than ring and socket buffers hold; others are not delayed
-    server = start("null tokens=100000",
-                   server="send_timeout 60s;",
-                   model="context 0;")
+    server = start("null tokens=100000", "context 120000;",
+                   "send_timeout 60s;")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", server.port))

@@ -271,8 +271,8 @@ def test_model_removed_and_added(start):
     wait_for(lambda: supervisors(server) == [])
     server.write_conf(http=block(), server=SERVER)
     server.reload()
-    wait_for(lambda: server.get("/readyz").status == 200)
-    assert server.post(CHAT, body(max_tokens=2)).status == 200
+    # a worker of the configuration before may still accept and answer 404
+    wait_for(lambda: server.post(CHAT, body(max_tokens=2)).status == 200)
 
 
 def test_descriptors_stay_the_same(start):

@@ -193,6 +193,39 @@ encode_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 }
 
 
+/*
+ * Byte-level text that its normalizer leaves as it is: the added tokens that
+ * are looked for in normalized text are cut out of it at once.
+ */
+static int
+encode_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, size_t base, bool special)
+{
+    size_t       done = 0, at = 0;
+    tok_match_t  m;
+    int          rc = 0;
+
+    while (rc == 0 && t->n_nrm
+           && tok_added_next(t, text, len, true, special, at, done, &m))
+    {
+        if (m.begin > done) {
+            rc = tok_fast_bytes(t, s, text + done, m.begin - done,
+                                base + done);
+        }
+        if (rc == 0 && m.end > m.begin) {
+            rc = tok_push_id(s, m.id, base + m.begin, base + m.end);
+            if (rc == 0 && s->want_spans) {
+                tok_trim_note(s, text + m.begin, m.end - m.begin);
+            }
+        }
+        done = m.end;
+        at = m.resume;
+    }
+    return rc != 0 || done == len ? rc
+           : tok_fast_bytes(t, s, text + done, len - done, base + done);
+}
+
+
 /* Text between added tokens; base is its offset in the input. */
 static int
 encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
@@ -207,10 +240,10 @@ encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     if (s->want_bounds) {
         return encode_general(t, s, text, len, base, special);
     }
-    if (t->img->fast == TOK_FAST_BYTES && t->n_nrm == 0
+    if (t->img->fast == TOK_FAST_BYTES
         && (t->n_norm == 0 || tok_is_nfc_sure(text, len)))
     {
-        return tok_fast_bytes(t, s, text, len, base);
+        return encode_bytes(t, s, text, len, base, special);
     }
     rc = encode_words(t, s, text, len, &done);
     return rc != 0 || done ? rc

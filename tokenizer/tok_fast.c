@@ -5,14 +5,11 @@
 
 #include "tokenizer/tok_core.h"
 #include "tokenizer/tok_fast.h"
-
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
+#include "tokenizer/tok_win.h"
 
 
 /* Words that are found before the first of them is looked up. */
-#define AHEAD  16
+#define AHEAD  64
 
 /* In a short entry, no id: the word has more than four of them. */
 #define MANY   UINT32_MAX
@@ -123,6 +120,9 @@ typedef struct {
     tok_short_t    *bucket;
 } word_t;
 
+/* The bucket of a word that is too long for one: never its key. */
+static tok_short_t  no_bucket[2];
+
 
 /* A short word that its bucket does not have. */
 static int
@@ -153,18 +153,12 @@ miss_short(const tok_t *t, tok_scratch_t *s, const word_t *w)
 }
 
 
-static inline int
-take(const tok_t *t, tok_scratch_t *s, const word_t *w, const tok_short_t *e)
+static int
+miss(const tok_t *t, tok_scratch_t *s, const word_t *w)
 {
-    uint32_t  *out = tok_ids(s) + s->ids.n;
-
-    if (e->ids[0] == MANY) {
-        return word_long(t, s, w->p, w->len);
-    }
-    memcpy(out, e->ids, sizeof(e->ids));
-    out[0] &= 0x3fffffff;
-    s->ids.n += 1 + (e->ids[0] >> 30);
-    return 0;
+    return w->len <= TOK_SHORT_BYTES ? miss_short(t, s, w)
+           : w->len <= TOK_LONG_BYTES ? word_long(t, s, w->p, w->len)
+           : model_word(t, s, w->p, w->len);
 }
 
 
@@ -176,6 +170,8 @@ find(tok_scratch_t *s, word_t *w, const uint8_t *p, size_t len,
     w->p = p;
     w->len = len;
     if (len > TOK_SHORT_BYTES) {
+        w->k0 = w->k1 = 1;
+        w->bucket = no_bucket;
         return;
     }
     if (end - p >= 16) {
@@ -191,23 +187,38 @@ find(tok_scratch_t *s, word_t *w, const uint8_t *p, size_t len,
 }
 
 
-/* The ids of a word; there is room for them and a few more. */
+/*
+ * The ids of n words; there is room for them and a few more.  Which of the
+ * two entries has a word is no branch, for nobody could foresee it.
+ */
 static inline int
-put(const tok_t *t, tok_scratch_t *s, const word_t *w)
+put(const tok_t *t, tok_scratch_t *s, const word_t *w, size_t n)
 {
-    const tok_short_t  *e = w->bucket;
+    const tok_short_t  *e;
+    const word_t       *end = w + n;
+    uint32_t           *out = tok_ids(s) + s->ids.n, first;
+    int                 rc;
 
-    if (w->len > TOK_SHORT_BYTES) {
-        return w->len <= TOK_LONG_BYTES ? word_long(t, s, w->p, w->len)
-               : model_word(t, s, w->p, w->len);
+    for (/* void */; w < end; w++) {
+        e = w->bucket;
+        e += ((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) != 0;
+        first = e->ids[0];
+        if (((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0 && first != MANY) {
+            memcpy(out, e->ids, sizeof(e->ids));
+            *out = first & 0x3fffffff;
+            out += 1 + (first >> 30);
+            continue;
+        }
+        s->ids.n = (size_t) (out - tok_ids(s));
+        rc = ((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0
+             ? word_long(t, s, w->p, w->len) : miss(t, s, w);
+        if (rc != 0) {
+            return rc;
+        }
+        out = tok_ids(s) + s->ids.n;
     }
-    if (e[0].k0 == w->k0 && e[0].k1 == w->k1) {
-        return take(t, s, w, e);
-    }
-    if (e[1].k0 == w->k0 && e[1].k1 == w->k1) {
-        return take(t, s, w, e + 1);
-    }
-    return miss_short(t, s, w);
+    s->ids.n = (size_t) (out - tok_ids(s));
+    return 0;
 }
 
 
@@ -218,7 +229,7 @@ word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     word_t  w;
 
     find(s, &w, p, len, end);
-    return put(t, s, &w);
+    return put(t, s, &w, 1);
 }
 
 
@@ -231,51 +242,6 @@ tok_fast_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
 
 
 /* --- byte-level BPE ---------------------------------------------------- */
-
-#ifdef __SSE2__
-
-/*
- * The end of the most frequent kind of piece, a word of ASCII letters with or
- * without a space before it, if it ends within 16 bytes and before an ASCII
- * character; else NULL.  cased: only the first letter may be a capital, and
- * no apostrophe may follow.  16 bytes can be read.
- */
-static inline const uint8_t *
-plain_word(const uint8_t *p, bool cased)
-{
-    const __m128i  v = _mm_loadu_si128((const __m128i *) p);
-    const __m128i  low = _mm_or_si128(v, _mm_set1_epi8(0x20));
-    const __m128i  bias = _mm_set1_epi8((char) (0x80 - 'a'));
-    const __m128i  top = _mm_set1_epi8((char) (0x80 + 26));
-    unsigned       letters, first, n, c;
-
-    /* Unsigned c - 'a' < 26 as a signed comparison. */
-    letters = (unsigned) _mm_movemask_epi8(
-        _mm_cmplt_epi8(_mm_add_epi8(low, bias), top));
-    first = p[0] == ' ';
-    if (!(letters >> first & 1)) {
-        return NULL;
-    }
-    if (cased) {
-        /* Capitals are no part of the run behind the first letter. */
-        letters &= (unsigned) _mm_movemask_epi8(
-            _mm_cmplt_epi8(_mm_add_epi8(v, bias), top)) | 1u << first;
-    }
-    n = (unsigned) __builtin_ctz(~(letters >> first)) + first;
-    if (n > TOK_SHORT_BYTES) {
-        return NULL;
-    }
-    c = p[n];
-    if (c >= 0x80 || (cased && (c == '\'' || (c >= 'A' && c <= 'Z')
-                                || n == first + 1)))
-    {
-        return NULL;
-    }
-    return p + n;
-}
-
-#endif
-
 
 /* The spans of the ids from at on: each token stands for its own bytes. */
 static void
@@ -292,24 +258,32 @@ word_spans(const tok_t *t, tok_scratch_t *s, size_t at, size_t begin)
 }
 
 
-/* The end of the piece at p. */
+/*
+ * The next words of the text: those of a window, or one where it shows none.
+ * Returns where they end.
+ */
 static inline const uint8_t *
-piece_end(uint32_t scan, bool cased, const uint8_t *p, const uint8_t *end,
-    const uint8_t **limit)
+cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
+    const uint8_t **limit, word_t *w, size_t *n)
 {
-#ifdef __SSE2__
-    const uint8_t  *q;
+    const uint8_t  *base = p, *q;
+    uint64_t        ends = 0;
 
-    if (end - p > 16) {
-        q = plain_word(p, cased);
-        if (q != NULL) {
-            return q;
-        }
+    if (p[0] < 0x80 && (end - p == 1 || p[1] < 0x80)) {
+        ends = tok_win_ends(scan, p, (size_t) (end - p));
     }
-#else
-    (void) cased;
-#endif
-    return tok_scan(scan, p, end, limit);
+    if (ends == 0) {
+        q = tok_scan(scan, p, end, limit);
+        find(s, &w[(*n)++], p, (size_t) (q - p), end);
+        return q;
+    }
+    do {
+        q = base + __builtin_ctzll(ends);
+        find(s, &w[(*n)++], p, (size_t) (q - p), end);
+        p = q;
+        ends &= ends - 1;
+    } while (ends);
+    return p;
 }
 
 
@@ -320,22 +294,18 @@ piece_end(uint32_t scan, bool cased, const uint8_t *p, const uint8_t *end,
 static int
 scan_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text, size_t len)
 {
-    const uint8_t  *p = text, *end = text + len, *q, *limit = NULL;
+    const uint8_t  *p = text, *end = text + len, *limit = NULL;
     uint32_t        scan = t->img->scan;
-    bool            cased = scan == TOK_R_O200K || scan == TOK_R_TEKKEN;
-    word_t          w[AHEAD];
-    size_t          n, i;
+    word_t          w[AHEAD + TOK_WIN_BYTES];
+    size_t          n;
     int             rc = 0;
 
+    assert(tok_win_knows(scan));
     while (rc == 0 && p < end) {
-        for (n = 0; n < AHEAD && p < end; n++) {
-            q = piece_end(scan, cased, p, end, &limit);
-            find(s, &w[n], p, (size_t) (q - p), end);
-            p = q;
+        for (n = 0; n < AHEAD && p < end; /* void */) {
+            p = cut(s, scan, p, end, &limit, w, &n);
         }
-        for (i = 0; rc == 0 && i < n; i++) {
-            rc = put(t, s, &w[i]);
-        }
+        rc = put(t, s, w, n);
     }
     return rc;
 }

@@ -114,7 +114,9 @@ shr_req_check_fixed(const shr_req_t *req, size_t len)
         || req->nrecords > SHR_REQ_RECORDS_MAX
         || req->n == 0 || req->n > SHR_CHOICES_MAX
         || req->top_logprobs > 20
-        || req->top_k < 0 || req->dims > SHR_DIMS_MAX)
+        || req->top_k < 0 || req->dims > SHR_DIMS_MAX
+        || req->priority < SHR_PRIORITY_MIN
+        || req->priority > SHR_PRIORITY_MAX || req->reserved != 0)
     {
         return -SHR_EBROKEN;
     }

@@ -21,6 +21,8 @@
 #define SHR_CHOICES_MAX     128u
 #define SHR_INPUTS_MAX      2048u           /* texts or pairs of a request */
 #define SHR_DIMS_MAX        16384u          /* values of one result */
+#define SHR_PRIORITY_MIN    (-8)
+#define SHR_PRIORITY_MAX    8
 
 
 typedef enum {
@@ -64,7 +66,8 @@ typedef struct {
     uint32_t  n;                    /* choices per prompt, >= 1 */
     uint32_t  top_logprobs;         /* 0..20 */
     uint64_t  seed;
-    uint64_t  scope;                /* prefix reuse and fairness; operator's */
+    uint64_t  scope;                /* prefix reuse; operator's */
+    uint64_t  fair;                 /* whose share it is of; operator's */
     uint64_t  queued_ns;            /* CLOCK_MONOTONIC, when it was accepted */
     uint64_t  deadline_ns;          /* CLOCK_MONOTONIC; 0: none */
     uint64_t  queue_deadline_ns;    /* must have started by then; 0: none */
@@ -76,9 +79,11 @@ typedef struct {
     float     presence_penalty;     /* 0: off */
     float     frequency_penalty;    /* 0: off */
     uint32_t  dims;                 /* embed: first values only; 0: all */
+    int32_t   priority;             /* the higher ones first */
+    uint32_t  reserved;             /* 0 */
 } shr_req_t;
 
-_Static_assert(sizeof(shr_req_t) == 104, "the layout is the ABI");
+_Static_assert(sizeof(shr_req_t) == 120, "the layout is the ABI");
 
 
 /* Records follow the fixed part; each starts at a multiple of 8 bytes. */

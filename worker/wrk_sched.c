@@ -185,6 +185,7 @@ wrk_sched_plan_memory(wrk_sched_t *s)
     if (s->requests == NULL || s->seats == NULL || s->tokens == NULL
         || s->pend == NULL || s->order == NULL || s->members == NULL
         || s->batch == NULL || s->rows == NULL || s->forced == NULL
+        || wrk_fair_init(&s->fair, s->nrequests) != 0
         || wrk_mem_init(&s->mem, bytes) != 0)
     {
         return -1;
@@ -247,6 +248,7 @@ wrk_sched_destroy(wrk_sched_t *s)
     }
 
     wrk_prefix_destroy(s->prefix);
+    wrk_fair_destroy(&s->fair);
     wrk_mem_unmap(s->requests, s->nrequests * sizeof(wrk_request_t));
     wrk_mem_unmap(s->seats, s->nseats * sizeof(wrk_seat_t));
     wrk_mem_unmap(s->tokens, s->nseats * s->stride * sizeof(uint32_t));

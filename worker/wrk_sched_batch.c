@@ -478,6 +478,7 @@ wrk_seat_sample(wrk_sched_t *s, wrk_seat_t *seat, const float *row,
     r->last_ns = now_ns;
     r->completion_tokens++;
     s->count[SHR_C_TOKENS]++;
+    wrk_fair_charge(&r->fair, 1);
     wrk_out_token(s, seat, id, row);
 }
 

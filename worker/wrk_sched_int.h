@@ -13,6 +13,7 @@
 #ifndef WRK_SCHED_INT_H
 #define WRK_SCHED_INT_H
 
+#include "worker/wrk_fair.h"
 #include "worker/wrk_link.h"
 #include "worker/wrk_prefix.h"
 #include "worker/wrk_req.h"
@@ -63,6 +64,7 @@ typedef struct wrk_request_s  wrk_request_t;
 
 struct wrk_request_s {
     wrk_link_t             link;        /* free, queue, running or replies */
+    wrk_fair_item_t        fair;        /* its place among those that wait */
     wrk_request_state_t    state;
     void                  *block;       /* ids and all that varies */
     const wrk_sink_ops_t  *ops;
@@ -73,6 +75,8 @@ struct wrk_request_s {
     uint32_t               max_tokens;
     uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
     uint64_t               scope;       /* prefixes are shared inside it */
+    uint64_t               share;       /* key of its share */
+    int32_t                priority;
     wrk_sample_params_t    sample;
     wrk_stop_set_t         stops;
     uint32_t               nstop_ids;
@@ -150,6 +154,7 @@ struct wrk_sched_s {
     uint32_t           nrequests;
     wrk_request_t     *requests;
     wrk_link_t         free, queue, running, replies;
+    wrk_fair_t         fair;            /* whose turn it is in the queue */
     wrk_link_t        *glance;          /* next of the queue to look at */
     wrk_request_t     *partial;         /* running, choices without a seat */
 
@@ -191,6 +196,8 @@ struct wrk_sched_s {
 
 /* link is the first member. */
 #define wrk_link_request(l)  ((wrk_request_t *) (l))
+#define wrk_fair_request(item)                                                \
+    ((wrk_request_t *) ((char *) (item) - offsetof(wrk_request_t, fair)))
 
 
 /* --- wrk_sched_life.c: requests and seats come and go ------------------- */
@@ -203,7 +210,9 @@ void wrk_request_drop(wrk_sched_t *s, wrk_request_t *r);
 /* A free entry, or NULL. */
 wrk_request_t *wrk_request_new(wrk_sched_t *s);
 /* Puts it into the queue. */
-void wrk_request_queue(wrk_sched_t *s, wrk_request_t *r);
+void wrk_request_queue(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns);
+/* Looks at some of the queue and drops what was cancelled. */
+void wrk_sched_sift_queue(wrk_sched_t *s);
 /* Calls the sink's done() and frees the entry. */
 void wrk_request_done(wrk_sched_t *s, wrk_request_t *r);
 /* All choices have finished, or the reply is sent. */

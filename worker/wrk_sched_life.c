@@ -33,10 +33,11 @@ wrk_request_new(wrk_sched_t *s)
 
 
 void
-wrk_request_queue(wrk_sched_t *s, wrk_request_t *r)
+wrk_request_queue(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns)
 {
     r->state = WRK_REQUEST_QUEUED;
     wrk_link_append(&s->queue, &r->link);
+    wrk_fair_push(&s->fair, &r->fair, r->share, r->priority, now_ns);
     s->waiting++;
     s->waiting_tokens += r->prompt_tokens;
 
@@ -88,6 +89,8 @@ wrk_request_done(wrk_sched_t *s, wrk_request_t *r)
     if (s->partial == r) {
         s->partial = NULL;
     }
+
+    wrk_fair_leave(&s->fair, &r->fair);
 
     if (r->block != NULL) {
         wrk_mem_free(&s->mem, r->block);
@@ -159,8 +162,8 @@ wrk_sift_list(wrk_sched_t *s, wrk_link_t *head)
 
 
 /* The queue may be long: some of it per step, round and round. */
-static void
-wrk_sift_queue(wrk_sched_t *s)
+void
+wrk_sched_sift_queue(wrk_sched_t *s)
 {
     uint32_t     n;
     wrk_link_t  *link;
@@ -229,7 +232,7 @@ wrk_sched_sift(wrk_sched_t *s, uint64_t now_ns)
 {
     wrk_sift_list(s, &s->running);
     wrk_sift_list(s, &s->replies);
-    wrk_sift_queue(s);
+    wrk_sched_sift_queue(s);
 
     if (now_ns >= s->next_deadline) {
         s->next_deadline = UINT64_MAX;
@@ -334,12 +337,16 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
 }
 
 
-/* The next request to start: the oldest.  The one place that knows the order;
- * a fair share by scope replaces it. */
+/* The next request to start: that of the key with the smallest share. */
 static wrk_request_t *
-wrk_queue_next(const wrk_sched_t *s)
+wrk_queue_next(wrk_sched_t *s, uint64_t now_ns)
 {
-    return wrk_link_empty(&s->queue) ? NULL : wrk_link_request(s->queue.next);
+    wrk_fair_item_t  *item;
+
+    item = wrk_fair_next(&s->fair, now_ns);
+    assert((item == NULL) == wrk_link_empty(&s->queue));
+
+    return item != NULL ? wrk_fair_request(item) : NULL;
 }
 
 
@@ -349,7 +356,7 @@ wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
     wrk_request_t  *r;
 
     while (s->nused < s->nseats) {
-        r = s->partial != NULL ? s->partial : wrk_queue_next(s);
+        r = s->partial != NULL ? s->partial : wrk_queue_next(s, now_ns);
 
         if (r == NULL) {
             break;
@@ -362,6 +369,8 @@ wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
             }
 
             wrk_request_unqueue(s, r);
+            wrk_fair_take(&s->fair, &r->fair, now_ns);
+            wrk_fair_charge(&r->fair, r->prompt_tokens);
             wrk_link_append(&s->running, &r->link);
             r->state = WRK_REQUEST_RUNNING;
             r->started_ns = now_ns;

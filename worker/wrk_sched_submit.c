@@ -81,7 +81,7 @@ wrk_sched_submit(wrk_sched_t *s, const void *req, size_t len,
         return;
     }
 
-    wrk_request_queue(s, r);
+    wrk_request_queue(s, r, now_ns);
 }
 
 
@@ -97,6 +97,8 @@ wrk_submit_fields(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns)
     r->top_logprobs = f->top_logprobs;
     r->max_tokens = f->max_tokens;
     r->scope = f->scope;
+    r->share = f->fair;
+    r->priority = f->priority;
     r->deadline_ns = f->deadline_ns;
     r->queue_deadline_ns = f->queue_deadline_ns;
     /* another process' word: not in the future */
@@ -280,7 +282,12 @@ wrk_submit_checked(wrk_sched_t *s, wrk_request_t *r, const void *req,
     if (s->waiting >= s->opts.queue_requests + free_seats
         && r->task != SHR_TASK_TOKENIZE)
     {
-        return wrk_submit_overloaded(s);
+        /* the client may have given up another one for this */
+        wrk_sched_sift_queue(s);
+
+        if (s->waiting >= s->opts.queue_requests + free_seats) {
+            return wrk_submit_overloaded(s);
+        }
     }
 
     if (wrk_enc_prompts(s->enc, &s->req, &s->prompts, &s->err) != 0) {

@@ -1,7 +1,8 @@
 /*
  * Simulation of the scheduler: random arrivals, cancellations, deadlines, slow
  * readers, too few KV pages, several choices, prompts that begin alike, on an
- * engine whose answers depend on every token in its cache.  For each seed:
+ * engine whose answers depend on every token in its cache, of a few keys that
+ * share it and at several priorities.  For each seed:
  *
  *   - every request ends exactly once;
  *   - an answer is what the request gives alone, or, where it was cancelled or
@@ -141,6 +142,9 @@ sim_block(sim_t *s, block_t *b, uint32_t ctx)
     max = 1 + sim_rnd(s, sim_rnd(s, 3) ? 20 : ctx / 2);
     n = 1 + sim_rnd(s, sim_rnd(s, 3) ? 20 : ctx - max);
     n = n < sizeof(text) ? n : sizeof(text);
+    f->fair = sim_rnd(s, 3);
+    f->priority = sim_rnd(s, 4) ? 0 : (int32_t) sim_rnd(s, 17)
+                                      + SHR_PRIORITY_MIN;
     f->flags = SHR_REQ_SEED;
     f->flags |= sim_rnd(s, 3) ? SHR_REQ_IGNORE_EOS : 0;
     f->seed = s->rng;

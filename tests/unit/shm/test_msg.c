@@ -302,6 +302,10 @@ test_many_inputs(void **state)
     uint32_t           i;
     shr_req_t          req = plain;
     shr_req_writer_t   w;
+    static const int32_t  priority[] = {
+        SHR_PRIORITY_MIN, SHR_PRIORITY_MAX, SHR_PRIORITY_MIN - 1,
+        SHR_PRIORITY_MAX + 1
+    };
 
     (void) state;
     buf = malloc(cap);
@@ -319,6 +323,17 @@ test_many_inputs(void **state)
     assert_int_equal(shr_req_end(&w), 0);
     assert_int_equal(shr_req_check(buf, w.len), 0);
     ((shr_req_t *) buf)->dims = SHR_DIMS_MAX + 1;
+    assert_int_equal(shr_req_check(buf, w.len), -SHR_EBROKEN);
+    ((shr_req_t *) buf)->dims = SHR_DIMS_MAX;
+
+    for (i = 0; i < 4; i++) {
+        ((shr_req_t *) buf)->priority = priority[i];
+        assert_int_equal(shr_req_check(buf, w.len),
+                         i < 2 ? 0 : -SHR_EBROKEN);
+    }
+
+    ((shr_req_t *) buf)->priority = 0;
+    ((shr_req_t *) buf)->reserved = 1;
     assert_int_equal(shr_req_check(buf, w.len), -SHR_EBROKEN);
 
     shr_req_begin(&w, buf, cap, &req);

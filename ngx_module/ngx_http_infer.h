@@ -144,8 +144,10 @@ typedef struct {
     ngx_http_infer_ctx_t          **slots;
     ngx_http_infer_peer_t          *peers;
     ngx_msec_t                      rate_time;  /* drain rate: window start */
-    ngx_uint_t                      rate_done;  /* ended in this window */
-    ngx_uint_t                      rate;       /* per 1024 seconds */
+    uint64_t                        rate_ends;  /* answers at that time */
+    ngx_uint_t                      rate_busy;  /* somebody waited then */
+    uint64_t                        rate;       /* per 1024 seconds; 0: not
+                                                   known */
 } ngx_http_infer_pool_t;
 
 
@@ -178,6 +180,9 @@ typedef struct {
     size_t                          buffer_size;
     ngx_flag_t                      ignore_client_abort;
     ngx_http_complex_value_t       *scope;
+    ngx_http_complex_value_t       *fair_key;
+    ngx_http_complex_value_t       *priority;
+    ngx_http_complex_value_t       *deadline;
     ngx_str_t                       fallback;
 } ngx_http_infer_loc_conf_t;
 
@@ -222,7 +227,10 @@ ngx_int_t ngx_http_infer_add_variables(ngx_conf_t *cf);
 
 /* request */
 ngx_int_t ngx_http_infer_handler(ngx_http_request_t *r);
-/* In the master, before workers: the secret that scopes are named with. */
+/* The number that stands for a key (a scope, a share), chosen by clients
+ * perhaps: none of them finds another's. */
+uint64_t ngx_http_infer_key(ngx_str_t *name);
+/* In the master, before workers: the secret that keys are named with. */
 ngx_int_t ngx_http_infer_scope_init(ngx_cycle_t *cycle);
 /* error: answers of nginx itself in our locations become JSON. */
 ngx_int_t ngx_http_infer_error_filter_init(ngx_conf_t *cf);

@@ -1,12 +1,13 @@
 /*
- * What the request side shares: the state of a request, the bounded writer,
- * and the functions of its files in the order of a request's way.
+ * What the request side shares: the state of a request, and the functions of
+ * its files in the order of a request's way.
  */
 
 #ifndef NGX_HTTP_INFER_API_H
 #define NGX_HTTP_INFER_API_H
 
 #include "ngx_module/ngx_http_infer.h"
+#include "ngx_module/ngx_http_infer_out.h"
 
 
 #define NGX_HTTP_INFER_STOPS_MAX    16
@@ -14,58 +15,6 @@
 #define NGX_HTTP_INFER_BIASES_MAX   1024
 #define NGX_HTTP_INFER_LISTS        4           /* of logprobs, completions */
 #define NGX_HTTP_INFER_ID_LEN       32
-
-
-/*
- * A writer into chained buffers of a request.  It never needs a length in
- * advance and never writes past a buffer; the first failure (no memory) is
- * kept in `failed`, so a caller may check once, at the end.
- */
-typedef struct {
-    ngx_pool_t                     *pool;
-    ngx_chain_t                    *head;       /* written, not yet taken */
-    ngx_chain_t                   **last;
-    ngx_chain_t                    *free;
-    ngx_chain_t                    *busy;
-    ngx_buf_t                      *buf;        /* has room; in the chain */
-    size_t                          size;       /* of the next buffer */
-    size_t                          size_max;
-    ngx_uint_t                      failed;
-} ngx_http_infer_out_t;
-
-/* Buffers double from size to size_max. */
-void ngx_http_infer_out_init(ngx_http_infer_out_t *out, ngx_pool_t *pool,
-    size_t size, size_t size_max);
-void ngx_http_infer_out_data(ngx_http_infer_out_t *out, const void *data,
-    size_t len);
-/* As the inside of a JSON string. */
-void ngx_http_infer_out_json(ngx_http_infer_out_t *out, const u_char *data,
-    size_t len);
-/* The same for bytes that may break UTF-8: U+FFFD stands for what does. */
-void ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
-    size_t len);
-/* A token's name: its text, or bytes:\xHH... for a part of a character, so
- * that different tokens have different names. */
-void ngx_http_infer_out_token(ngx_http_infer_out_t *out, const u_char *data,
-    size_t len);
-void ngx_http_infer_out_number(ngx_http_infer_out_t *out, uint64_t n);
-void ngx_http_infer_out_real(ngx_http_infer_out_t *out, double n);
-/* ngx_sprintf() of at most 512 bytes; for names and numbers. */
-void ngx_http_infer_out_print(ngx_http_infer_out_t *out, const char *fmt, ...);
-/* Moves all buffers of `from` behind those of `out`. */
-void ngx_http_infer_out_splice(ngx_http_infer_out_t *out,
-    ngx_http_infer_out_t *from);
-/* Copies them instead, and keeps them for `from` to use again. */
-void ngx_http_infer_out_copy(ngx_http_infer_out_t *out,
-    ngx_http_infer_out_t *from);
-/* Takes what was written: NULL when nothing was. */
-ngx_chain_t *ngx_http_infer_out_take(ngx_http_infer_out_t *out);
-/* After the chain was sent: what is done with can be used again. */
-void ngx_http_infer_out_update(ngx_http_infer_out_t *out, ngx_chain_t *sent);
-off_t ngx_http_infer_out_bytes(ngx_chain_t *chain);
-
-#define ngx_http_infer_out(out, s)                                            \
-    ngx_http_infer_out_data(out, s, sizeof(s) - 1)
 
 
 /* An error to be told: OpenAI's object and its headers. */
@@ -106,6 +55,7 @@ struct ngx_http_infer_ctx_s {
     ngx_http_infer_model_t         *model;
     ngx_http_infer_pool_t          *pool;
     shr_req_t                       req;
+    ngx_msec_t                      timeout;    /* of this request */
     ngx_event_t                     timer;
     ngx_queue_t                     queue;      /* of those with news */
     ngx_str_t                       body;
@@ -193,7 +143,33 @@ void ngx_http_infer_retire(ngx_http_infer_pool_t *pool, uint32_t worker,
 /* A worker's process has changed: finds what was lost. */
 void ngx_http_infer_lost(ngx_http_infer_pool_t *pool, uint32_t worker);
 ngx_uint_t ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool);
+
+/* metrics: shared by all nginx workers, kept over reloads. */
+typedef enum {
+    NGX_HTTP_INFER_SHED_QUEUE = 0,      /* more waiting than allowed */
+    NGX_HTTP_INFER_SHED_SLOTS,          /* no slot, no payload memory */
+    NGX_HTTP_INFER_SHED_TIMEOUT,        /* waited too long */
+    NGX_HTTP_INFER_SHED_DOWN,           /* no worker that could answer */
+    NGX_HTTP_INFER_SHED_DISPLACED,      /* gave its place in the queue up */
+    NGX_HTTP_INFER_SHED_DEADLINE,       /* would wait too long */
+    NGX_HTTP_INFER_NSHED
+} ngx_http_infer_shed_e;
+
+/* admit: deadline, scope, share and priority of a request that was parsed. */
+void ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx);
+/* Whether it may wait; NGX_ERROR: ctx->error says why not. */
+ngx_int_t ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx);
+/* A refusal that a later try may not meet; always NGX_ERROR. */
+ngx_int_t ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx,
+    ngx_http_infer_shed_e reason);
+/* Requests that wait, of all nginx workers, and the tokens of them that the
+ * inference workers know. */
+uint64_t ngx_http_infer_waiting(ngx_http_infer_pool_t *pool,
+    uint64_t *tokens);
+/* Milliseconds after which a new try makes sense. */
 ngx_msec_t ngx_http_infer_retry_after(ngx_http_infer_pool_t *pool);
+/* Looks how fast requests end; cheap, to be called often. */
+void ngx_http_infer_measure(ngx_http_infer_pool_t *pool);
 
 /* reply: reads frames, sends what they say, finalizes at the end. */
 void ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx);
@@ -221,15 +197,9 @@ void ngx_http_infer_render_end(ngx_http_infer_ctx_t *ctx);
 ngx_int_t ngx_http_infer_info_handler(ngx_http_request_t *r,
     ngx_http_infer_loc_conf_t *ilcf, ngx_str_t *rest);
 
-/* metrics: shared by all nginx workers, kept over reloads. */
-typedef enum {
-    NGX_HTTP_INFER_SHED_QUEUE = 0,      /* more waiting than allowed */
-    NGX_HTTP_INFER_SHED_SLOTS,          /* no slot, no payload memory */
-    NGX_HTTP_INFER_SHED_TIMEOUT,        /* waited too long */
-    NGX_HTTP_INFER_SHED_DOWN,           /* no worker that could answer */
-    NGX_HTTP_INFER_NSHED
-} ngx_http_infer_shed_e;
-
+/* metrics */
+/* Answers that were complete, of all nginx workers. */
+uint64_t ngx_http_infer_count_answers(ngx_http_infer_model_t *model);
 void ngx_http_infer_count_end(ngx_http_infer_ctx_t *ctx);
 void ngx_http_infer_count_shed(ngx_http_infer_model_t *model,
     ngx_http_infer_shed_e reason);

@@ -1,27 +1,20 @@
 /*
- * Hands a request to an inference worker: limits first, then a slot, the
- * payload, and the worker with the least to do.  A request that loses its
- * worker before a byte was sent goes to another one, once.
+ * Hands a request to an inference worker: limits first (_admit.c), then a
+ * slot, the payload, and the worker with the least to do.  A request that
+ * loses its worker before a byte was sent goes to another one, once.
  */
 
 #include "ngx_module/ngx_http_infer_api.h"
 
 
-#define NGX_HTTP_INFER_RETRY_MIN_MS  100
-#define NGX_HTTP_INFER_RETRY_MAX_MS  30000
-#define NGX_HTTP_INFER_RATE_MS       1000       /* window of the drain rate */
 #define NGX_HTTP_INFER_QUIET_NS      3000000000 /* an idle one beats each 1 s */
 
 
-static ngx_int_t ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx);
 static ngx_int_t ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx,
     uint32_t *worker);
 static ngx_int_t ngx_http_infer_claim(ngx_http_infer_ctx_t *ctx,
     shr_req_writer_t *w);
-static ngx_int_t ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx,
-    ngx_http_infer_shed_e reason);
 static void ngx_http_infer_timeout(ngx_event_t *ev);
-static void ngx_http_infer_drained(ngx_http_infer_pool_t *pool);
 
 
 ngx_int_t
@@ -63,107 +56,9 @@ ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
     ctx->timer.data = ctx;
     ctx->timer.log = ctx->request->connection->log;
     ctx->ident_fd = ctx->request->connection->fd;
-    ngx_add_timer(&ctx->timer, ngx_min(ctx->conf->timeout,
+    ngx_add_timer(&ctx->timer, ngx_min(ctx->timeout,
                                        ctx->model->queue_timeout));
     return NGX_OK;
-}
-
-
-/* Requests that wait, of all nginx workers as far as the inference workers
- * have seen them, and our own that they have not. */
-static uint64_t
-ngx_http_infer_waiting(ngx_http_infer_pool_t *pool, uint64_t *tokens)
-{
-    uint32_t           w;
-    uint64_t           n;
-    shr_worker_load_t  load;
-
-    n = 0;
-    *tokens = 0;
-
-    for (w = 0; w < pool->geom.nworkers; w++) {
-        shr_client_load(pool->client, w, &load);
-
-        if (ngx_http_infer_is_retired(&pool->peers[w], &load)) {
-            continue;                   /* it may lie about that too */
-        }
-
-        n += shr_client_backlog(pool->client, w);
-        n += ngx_min(load.waiting, UINT32_MAX);
-        *tokens += ngx_min(load.waiting_tokens, UINT32_MAX);
-    }
-
-    return n;
-}
-
-
-static ngx_int_t
-ngx_http_infer_admit(ngx_http_infer_ctx_t *ctx)
-{
-    uint64_t                 n, tokens;
-    ngx_http_infer_model_t  *model;
-
-    model = ctx->model;
-    n = ngx_http_infer_waiting(ctx->pool, &tokens);
-
-    if (n != 0
-        && (n >= model->queue_requests
-            || (model->queue_tokens != 0 && tokens >= model->queue_tokens)))
-    {
-        return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_QUEUE);
-    }
-
-    return NGX_OK;
-}
-
-
-/* A refusal that a later try may not meet. */
-static ngx_int_t
-ngx_http_infer_busy(ngx_http_infer_ctx_t *ctx, ngx_http_infer_shed_e reason)
-{
-    ngx_http_infer_count_shed(ctx->model, reason);
-
-    switch (reason) {
-
-    case NGX_HTTP_INFER_SHED_QUEUE:
-        (void) ngx_http_infer_fail(ctx, NGX_HTTP_TOO_MANY_REQUESTS,
-                                   "queue_full", NULL,
-                                   "The queue of model \"%V\" is full (%ui "
-                                   "requests, %ui tokens). Please retry "
-                                   "later.", &ctx->model->name,
-                                   ctx->model->queue_requests,
-                                   ctx->model->queue_tokens);
-        break;
-
-    case NGX_HTTP_INFER_SHED_SLOTS:
-        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                   "server_overloaded", NULL,
-                                   "The server has no room for another "
-                                   "request to model \"%V\". Please retry "
-                                   "later.", &ctx->model->name);
-        break;
-
-    case NGX_HTTP_INFER_SHED_TIMEOUT:
-        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                   "queue_timeout", NULL,
-                                   "The request has waited %M ms for model "
-                                   "\"%V\" and was not begun. Please retry "
-                                   "later.", ctx->model->queue_timeout,
-                                   &ctx->model->name);
-        break;
-
-    default:
-        (void) ngx_http_infer_fail(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                   "model_unavailable", NULL,
-                                   "No worker serves model \"%V\" now. "
-                                   "Please retry later.", &ctx->model->name);
-    }
-
-    ctx->error.retry = ctx->pool != NULL && ctx->pool->client != NULL
-                       ? ngx_http_infer_retry_after(ctx->pool)
-                       : NGX_HTTP_INFER_RATE_MS;
-
-    return NGX_ERROR;
 }
 
 
@@ -316,7 +211,7 @@ ngx_http_infer_release(ngx_http_infer_ctx_t *ctx)
     pool->slots[ctx->slot] = NULL;
     pool->peers[ctx->worker].inflight--;
     shr_client_release(pool->client, ctx->slot);
-    ngx_http_infer_drained(pool);
+    ngx_http_infer_measure(pool);
 }
 
 
@@ -456,58 +351,24 @@ ngx_http_infer_timeout(ngx_event_t *ev)
     age = (ngx_msec_t) ((ngx_http_infer_now() - ctx->req.queued_ns)
                         / 1000000) + 1;
 
-    end = ctx->started ? ctx->conf->timeout
-                       : ngx_min(ctx->conf->timeout,
-                                 ctx->model->queue_timeout);
+    end = ctx->started ? ctx->timeout
+                       : ngx_min(ctx->timeout, ctx->model->queue_timeout);
 
     if (age < end) {
         ngx_add_timer(ev, end - age);
         return;
     }
 
-    if (age < ctx->conf->timeout) {
+    if (age < ctx->timeout) {
         (void) ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_TIMEOUT);
 
     } else {
         (void) ngx_http_infer_fail(ctx, NGX_HTTP_GATEWAY_TIME_OUT,
                                    "timeout", NULL,
                                    "The request was not answered within "
-                                   "%M ms.", ctx->conf->timeout);
+                                   "%M ms.", ctx->timeout);
     }
 
     ngx_http_infer_reply_error(ctx);
     ngx_http_run_posted_requests(c);
-}
-
-
-/* How fast requests end, in a window of a second, smoothed. */
-static void
-ngx_http_infer_drained(ngx_http_infer_pool_t *pool)
-{
-    ngx_msec_t  age;
-
-    pool->rate_done++;
-    age = ngx_current_msec - pool->rate_time;
-
-    if (age >= NGX_HTTP_INFER_RATE_MS) {
-        pool->rate = (pool->rate + pool->rate_done * 1024000 / age) / 2;
-        pool->rate_done = 0;
-        pool->rate_time = ngx_current_msec;
-    }
-}
-
-
-ngx_msec_t
-ngx_http_infer_retry_after(ngx_http_infer_pool_t *pool)
-{
-    uint64_t  ms, tokens;
-
-    if (pool->rate == 0) {
-        return NGX_HTTP_INFER_RATE_MS;
-    }
-
-    ms = ngx_http_infer_waiting(pool, &tokens) * 1024000 / pool->rate;
-    ms = ngx_max(ms, NGX_HTTP_INFER_RETRY_MIN_MS);
-
-    return (ngx_msec_t) ngx_min(ms, NGX_HTTP_INFER_RETRY_MAX_MS);
 }

@@ -104,7 +104,8 @@ static const char  *ngx_http_infer_ends[] = {
 };
 
 static const char  *ngx_http_infer_sheds[] = {
-    "queue_full", "no_room", "queue_timeout", "unavailable"
+    "queue_full", "no_room", "queue_timeout", "unavailable", "displaced",
+    "deadline"
 };
 
 
@@ -228,6 +229,18 @@ ngx_http_infer_count_end(ngx_http_infer_ctx_t *ctx)
         ngx_http_infer_observe(m, NGX_HTTP_INFER_H_FIRST,
                                (ctx->first_ns - ctx->req.queued_ns) / 1000, 1);
     }
+}
+
+
+uint64_t
+ngx_http_infer_count_answers(ngx_http_infer_model_t *model)
+{
+    ngx_http_infer_metrics_t  *m;
+
+    m = ngx_http_infer_metrics_of[model->index];
+
+    return m == NULL ? 0 : m->ends[NGX_HTTP_INFER_END_STOP]
+                           + m->ends[NGX_HTTP_INFER_END_LENGTH];
 }
 
 

@@ -107,6 +107,27 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       offsetof(ngx_http_infer_loc_conf_t, scope),
       NULL },
 
+    { ngx_string("infer_fair_key"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_infer_loc_conf_t, fair_key),
+      NULL },
+
+    { ngx_string("infer_priority"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_infer_loc_conf_t, priority),
+      NULL },
+
+    { ngx_string("infer_deadline"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_set_complex_value_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_infer_loc_conf_t, deadline),
+      NULL },
+
     { ngx_string("infer_fallback"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_http_infer_fallback,
@@ -534,6 +555,9 @@ ngx_http_infer_create_loc_conf(ngx_conf_t *cf)
      *
      *     conf->models = NULL;
      *     conf->scope = NULL;
+     *     conf->fair_key = NULL;
+     *     conf->priority = NULL;
+     *     conf->deadline = NULL;
      *     conf->fallback = { 0, NULL };
      */
 
@@ -564,6 +588,18 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->scope == NULL) {
         conf->scope = prev->scope;
+    }
+
+    if (conf->fair_key == NULL) {
+        conf->fair_key = prev->fair_key;
+    }
+
+    if (conf->priority == NULL) {
+        conf->priority = prev->priority;
+    }
+
+    if (conf->deadline == NULL) {
+        conf->deadline = prev->deadline;
     }
 
     if (conf->buffer_size < 512 || conf->buffer_size > 1024 * 1024) {

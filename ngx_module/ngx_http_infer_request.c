@@ -461,8 +461,8 @@ ngx_http_infer_body(ngx_http_infer_ctx_t *ctx)
 }
 
 
-/* Names of tenants may be chosen by them: nobody can find one that meets
- * another's without this secret.  It stays over reloads, so that what a tenant
+/* Keys may be chosen by clients: nobody can find one that meets another's
+ * without this secret.  It stays over reloads, so that what a tenant
  * has computed is found again. */
 static u_char  ngx_http_infer_scope_secret[16];
 
@@ -491,11 +491,11 @@ ngx_http_infer_scope_init(ngx_cycle_t *cycle)
 }
 
 
-static uint64_t
-ngx_http_infer_scope(ngx_str_t *name)
+uint64_t
+ngx_http_infer_key(ngx_str_t *name)
 {
     u_char      digest[20];
-    uint64_t    scope;
+    uint64_t    key;
     ngx_sha1_t  sha1;
 
     ngx_sha1_init(&sha1);
@@ -503,30 +503,9 @@ ngx_http_infer_scope(ngx_str_t *name)
                     sizeof(ngx_http_infer_scope_secret));
     ngx_sha1_update(&sha1, name->data, name->len);
     ngx_sha1_final(digest, &sha1);
-    ngx_memcpy(&scope, digest, sizeof(scope));
+    ngx_memcpy(&key, digest, sizeof(key));
 
-    return scope;
-}
-
-
-static void
-ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx)
-{
-    uint64_t    now;
-    ngx_str_t   scope;
-
-    now = ngx_http_infer_now();
-    ctx->req.queued_ns = now;
-    ctx->req.deadline_ns = now + (uint64_t) ctx->conf->timeout * 1000000;
-    ctx->req.queue_deadline_ns = now + (uint64_t) ctx->model->queue_timeout
-                                       * 1000000;
-
-    if (ctx->conf->scope != NULL
-        && ngx_http_complex_value(ctx->request, ctx->conf->scope, &scope)
-           == NGX_OK)
-    {
-        ctx->req.scope = ngx_http_infer_scope(&scope);
-    }
+    return key;
 }
 
 

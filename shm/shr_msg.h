@@ -53,7 +53,6 @@ typedef enum {
 #define SHR_REQ_RAW         0x0800u     /* no normalising, no probabilities */
 #define SHR_REQ_NORMALIZE   0x1000u     /* vectors: whatever the model says */
 #define SHR_REQ_FLAGS_ALL   0x1fffu
-
 #define SHR_MAX_TOKENS_REST UINT32_MAX  /* as many as the context has room */
 
 typedef struct {

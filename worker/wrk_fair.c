@@ -158,6 +158,7 @@ wrk_fair_push(wrk_fair_t *f, wrk_fair_item_t *item, uint64_t key,
 
     wrk_link_append(&k->items, &item->link);
     k->held++;
+    k->waiting++;
     item->key = k;
     item->waits = 1;
 }
@@ -230,6 +231,7 @@ wrk_fair_unwait(wrk_fair_item_t *item)
 
     wrk_link_remove(&item->link);
     item->waits = 0;
+    item->key->waiting--;
 
     if (wrk_link_empty(&item->key->items)) {
         wrk_link_remove(&item->key->link);
@@ -275,6 +277,40 @@ wrk_fair_leave(wrk_fair_t *f, wrk_fair_item_t *item)
     if (k->held == 0) {
         wrk_link_append(&f->idle, &k->link);
     }
+}
+
+
+wrk_fair_item_t *
+wrk_fair_yield(wrk_fair_t *f, uint64_t key, int32_t priority)
+{
+    uint32_t         i, own, most;
+    wrk_link_t      *link, *keys;
+    wrk_fair_key_t  *k, *found;
+
+    own = (uint32_t) (priority - SHR_PRIORITY_MIN);
+
+    for (i = 0; i < own && wrk_link_empty(&f->bands[i].keys); i++) {
+        /* void */
+    }
+
+    most = 0;
+
+    if (i == own) {
+        k = *wrk_fair_place(f, key, own);
+        most = k != NULL ? k->waiting + 1 : 1;
+    }
+
+    found = NULL;
+    keys = &f->bands[i].keys;
+
+    for (link = keys->next; link != keys; link = link->next) {
+        if (wrk_link_key(link)->waiting > most) {
+            found = wrk_link_key(link);
+            most = found->waiting;
+        }
+    }
+
+    return found != NULL ? wrk_link_item(found->items.prev) : NULL;
 }
 
 

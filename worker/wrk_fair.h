@@ -39,6 +39,7 @@ struct wrk_fair_key_s {
     uint64_t         key;
     uint64_t         tokens;        /* it has got */
     uint32_t         held;          /* items that wait or run */
+    uint32_t         waiting;
     uint32_t         band;
 };
 
@@ -78,6 +79,11 @@ wrk_fair_item_t *wrk_fair_next(wrk_fair_t *f, uint64_t now_ns);
 void wrk_fair_take(wrk_fair_t *f, wrk_fair_item_t *item, uint64_t now_ns);
 /* It is gone; nothing happens when it is not held. */
 void wrk_fair_leave(wrk_fair_t *f, wrk_fair_item_t *item);
+/* Who gives up his place when there is none left for a newcomer: somebody with
+ * a lower priority, else one of the key that has the most waiting, if that has
+ * more than the newcomer's.  The youngest; NULL: nobody. */
+wrk_fair_item_t *wrk_fair_yield(wrk_fair_t *f, uint64_t key,
+    int32_t priority);
 /* It got so many tokens. */
 void wrk_fair_charge(wrk_fair_item_t *item, uint32_t tokens);
 

@@ -209,7 +209,6 @@ void wrk_request_fail(wrk_sched_t *s, wrk_request_t *r,
 void wrk_request_drop(wrk_sched_t *s, wrk_request_t *r);
 /* A free entry, or NULL. */
 wrk_request_t *wrk_request_new(wrk_sched_t *s);
-/* Puts it into the queue. */
 void wrk_request_queue(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns);
 /* Looks at some of the queue and drops what was cancelled. */
 void wrk_sched_sift_queue(wrk_sched_t *s);

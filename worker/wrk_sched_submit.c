@@ -254,6 +254,28 @@ wrk_submit_room(wrk_sched_t *s, wrk_request_t *r)
 }
 
 
+/* A place in the queue from somebody who has more of them; -1: from nobody. */
+static int
+wrk_submit_yield(wrk_sched_t *s, const wrk_request_t *r)
+{
+    wrk_fair_item_t  *item;
+
+    item = wrk_fair_yield(&s->fair, r->share, r->priority);
+
+    if (item == NULL) {
+        return -1;
+    }
+
+    s->count[SHR_C_SHED]++;
+    wrk_req_fail(&s->err, SHR_E_OVERLOADED, NULL,
+                 "the model is overloaded, and the request has given its "
+                 "place to one with a higher priority or a smaller share");
+    wrk_request_fail(s, wrk_fair_request(item), &s->err);
+
+    return 0;
+}
+
+
 static int
 wrk_submit_checked(wrk_sched_t *s, wrk_request_t *r, const void *req,
     size_t len, uint64_t now_ns)
@@ -285,7 +307,9 @@ wrk_submit_checked(wrk_sched_t *s, wrk_request_t *r, const void *req,
         /* the client may have given up another one for this */
         wrk_sched_sift_queue(s);
 
-        if (s->waiting >= s->opts.queue_requests + free_seats) {
+        if (s->waiting >= s->opts.queue_requests + free_seats
+            && wrk_submit_yield(s, r) != 0)
+        {
             return wrk_submit_overloaded(s);
         }
     }

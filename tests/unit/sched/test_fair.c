@@ -236,6 +236,45 @@ test_random(void **state)
 }
 
 
+/* A full queue: who has more gives way to who has less, the youngest first. */
+static void
+test_yield(void **state)
+{
+    uint32_t     i;
+    entry_t      e[8];
+    wrk_fair_t   f;
+
+    (void) state;
+    memset(e, 0, sizeof(e));
+    assert_int_equal(wrk_fair_init(&f, 8), 0);
+    assert_null(wrk_fair_yield(&f, 1, 0));
+
+    for (i = 0; i < 6; i++) {
+        wrk_fair_push(&f, &e[i].fair, i < 4 ? 1 : 2, 0, 0);
+    }
+
+    assert_null(wrk_fair_yield(&f, 1, 0));
+    assert_ptr_equal(wrk_fair_yield(&f, 2, 0), &e[3]);
+    assert_ptr_equal(wrk_fair_yield(&f, 3, 0), &e[3]);
+    assert_ptr_equal(wrk_fair_yield(&f, 1, 1), &e[3]);
+    assert_null(wrk_fair_yield(&f, 3, -1));
+
+    wrk_fair_leave(&f, &e[3].fair);
+    assert_null(wrk_fair_yield(&f, 2, 0));
+    assert_ptr_equal(wrk_fair_yield(&f, 3, 0), &e[2]);
+
+    wrk_fair_push(&f, &e[6].fair, 1, -2, 0);
+    assert_ptr_equal(wrk_fair_yield(&f, 1, 0), &e[6]);
+    assert_null(wrk_fair_yield(&f, 1, -2));
+
+    for (i = 0; i < 7; i++) {
+        wrk_fair_leave(&f, &e[i].fair);
+    }
+
+    wrk_fair_destroy(&f);
+}
+
+
 /* One key has 40 requests waiting when another sends its own: that one starts
  * as soon as a seat is free. */
 static void
@@ -296,6 +335,7 @@ main(void)
         cmocka_unit_test(test_coming_back),
         cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_random),
+        cmocka_unit_test(test_yield),
         cmocka_unit_test(test_flood),
     };
 

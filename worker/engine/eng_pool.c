@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker/engine/eng.h"
@@ -40,9 +41,12 @@ struct eng_pool {
     member_t                       member[ENG_THREADS_MAX];
 };
 
+#define POOL_YIELD_NS  250000
+
 static void *pool_thread(void *arg);
 static void gate_wait(eng_pool_t *p, gate_t *g, uint32_t seen);
 static void gate_open(gate_t *g);
+static void let_others_run(void);
 
 
 static void
@@ -155,6 +159,7 @@ eng_pool_barrier(eng_pool_t *p)
 {
     uint32_t  seen;
 
+    let_others_run();
     if (p->threads == 1) {
         return;
     }
@@ -174,6 +179,27 @@ eng_pool_barrier(eng_pool_t *p)
     }
 
     gate_wait(p, &p->barrier, seen);
+}
+
+
+/*
+ * A process that lost the CPU to us gets it back when the kernel looks again:
+ * without preemption inside a slice that is at a tick, 4 ms later.  This makes
+ * it look earlier; it costs 0.3 us where nobody waits.
+ */
+static void
+let_others_run(void)
+{
+    uint64_t                       now;
+    struct timespec                ts;
+    static _Thread_local uint64_t  last;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+    now = (uint64_t) ts.tv_sec * 1000000000 + (uint64_t) ts.tv_nsec;
+    if (now - last >= POOL_YIELD_NS) {
+        last = now;
+        (void) sched_yield();
+    }
 }
 
 

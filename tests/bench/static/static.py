@@ -6,7 +6,9 @@ latency when nothing else runs: the engine must leave nginx room.
 
 Rounds alternate idle, control and loaded; medians.  Control: as many niced
 processes that only count as there are CPUs, so that what any load does to
-latency on this machine can be told from what the engine does.  Needs make all
+latency on this machine can be told from what the engine does.  nginx runs as
+a daemon, as it is installed: a session, and so a group of the scheduler, of
+its own.  Needs make all
 bench, and the default model.
 """
 
@@ -42,7 +44,7 @@ def paced(port, args):
 
 
 def chat(port, stop, tokens):
-    body = json.dumps({"max_tokens": 400, "temperature": 1.0, "messages": [
+    body = json.dumps({"max_tokens": 150, "temperature": 1.0, "messages": [
         {"role": "user", "content": "Tell me a long story about a ship."}]})
     while not stop.is_set():
         conn = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -84,7 +86,8 @@ def main():
     parser.add_argument("--rate", type=int, default=200)
     args = parser.parse_args()
 
-    server = Nginx(http=HTTP, server=SERVER, level="error", ready="/readyz")
+    server = Nginx(http=HTTP, server=SERVER, level="error", ready="/readyz",
+                   daemon=True)
     os.mkdir(os.path.join(server.prefix, "static"))
     with open(os.path.join(server.prefix, "static", "file.txt"), "w") as f:
         f.write("x" * 1000)

@@ -66,12 +66,16 @@ typedef struct {
     uint32_t  lead, trail;
 } tok_trim_t;
 
+typedef struct tok_batch tok_batch_t;   /* tok_fast.c */
+
 struct tok_scratch {
     const tok_t  *owner;
     uint64_t      serial;
     uint64_t      grown;
     tok_short_t  *shorts;
     tok_long_t   *longs;
+    tok_batch_t  *batch;
+    uint32_t      char_ids[128];    /* SPM shortcut: symbols of ASCII */
     tok_vec_t     ids;              /* uint32_t */
     tok_vec_t     spans;            /* tok_span_t: bytes, later characters */
     tok_vec_t     out_ids, out_spans, out_types, out_special, out_mask;
@@ -86,6 +90,7 @@ struct tok_scratch {
     tok_vec_t     text2, refs, refs2;
     tok_vec_t     tmp1, tmp2, tmp3; /* uint8_t */
     tok_vec_t     trims;            /* tok_trim_t */
+    tok_vec_t     lower;            /* uint8_t: WordPiece in lower case */
     tok_vec_t     bounds;           /* uint32_t: ids before a word's end */
     bool          want_spans;
     bool          want_bounds;      /* truncation of pairs counts by words */
@@ -103,6 +108,7 @@ struct tok_scratch {
 /* tok_scratch.c: room for n more elements; counts allocations. */
 int tok_room(tok_scratch_t *s, tok_vec_t *v, size_t more, size_t size);
 int tok_scratch_adopt(tok_scratch_t *s, const tok_t *t);
+tok_batch_t *tok_batch_new(void);
 
 /* tok_added.c */
 typedef struct {
@@ -137,6 +143,21 @@ uint32_t tok_model_find(const tok_t *t, const uint8_t *p, size_t len);
 
 /* The token that a byte-level word is as a whole, or TOK_NO_ID. */
 uint32_t tok_word_find(const tok_t *t, const uint8_t *p, size_t len);
+
+/* The memory that tok_word_find will look at is asked for. */
+static inline void
+tok_word_ask(const tok_t *t, const uint8_t *p, size_t len)
+{
+    uint32_t  at;
+    size_t    i;
+
+    (void) tok_word_key(p, len, &at);
+    __builtin_prefetch(&t->words[at & t->word_mask]);
+    for (i = 0; i + 1 < len; i++) {
+        __builtin_prefetch(&t->pairs[p[i] << 8 | p[i + 1]]);
+    }
+}
+
 
 /* The merges of a byte-level word that tok_word_find does not know. */
 int tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,

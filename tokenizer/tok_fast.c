@@ -1,18 +1,46 @@
 /*
  * tok_fast.c: words straight from the text: a hand-written scanner cuts them,
  * a cache of exact keys knows the ids of most, the model does the others.
+ *
+ * Words are gathered in a batch before the first is looked up, so that the
+ * memory of the cache, and of the model's tables for those that it does not
+ * know, is fetched for many of them at once.
  */
 
 #include "tokenizer/tok_core.h"
 #include "tokenizer/tok_fast.h"
+#include "tokenizer/tok_jobs.h"
 #include "tokenizer/tok_win.h"
 
+#include <stdlib.h>
 
-/* Words that are found before the first of them is looked up. */
-#define AHEAD  64
 
 /* In a short entry, no id: the word has more than four of them. */
 #define MANY   UINT32_MAX
+
+/* A word of a batch. */
+typedef struct {
+    const uint8_t      *p;
+    uint64_t            k0, k1;
+    tok_short_t        *bucket;     /* where the cache would have it */
+    const tok_short_t  *e;          /* its ids, or MANY: */
+    uint32_t            job;        /* 1 + the job that has them, or 0 */
+    uint32_t            len;
+} word_t;
+
+struct tok_batch {
+    size_t       n, n_jobs;
+    word_t       w[TOK_BATCH_WORDS + TOK_WIN_BYTES];
+    uint32_t     of[TOK_JOBS];      /* the word of each job */
+    tok_job_t    job[TOK_JOBS];
+    tok_short_t  e[TOK_JOBS];
+};
+
+/* The bucket of a word that is too long for one: never its key. */
+static tok_short_t        no_bucket[2];
+
+static const tok_short_t  many = { 0, 0, { MANY, 0, 0, 0 } };
+
 
 /* Sixteen bytes of ones, sixteen of zeros: a mask for every length. */
 static const uint8_t  mask_bytes[32] = {
@@ -73,32 +101,47 @@ long_slot(tok_scratch_t *s, const uint8_t *p, size_t len, uint64_t *k)
 }
 
 
-/* The ids from at on are those of a word: remembered if they are few. */
+/* The ids of a word are remembered if they are few. */
 static void
-keep_long(tok_scratch_t *s, const uint8_t *p, size_t len, size_t at)
+keep_long(tok_scratch_t *s, const uint8_t *p, size_t len, const uint32_t *ids,
+    size_t n)
 {
     uint64_t     k[TOK_LONG_BYTES / 8];
     tok_long_t  *e = long_slot(s, p, len, k);
-    size_t       n = s->ids.n - at;
 
     if (n <= TOK_LONG_IDS) {
         memcpy(e->k, k, sizeof(k));
-        memcpy(e->ids, tok_ids(s) + at, n * sizeof(uint32_t));
+        memcpy(e->ids, ids, n * sizeof(*ids));
         e->n_len = (uint32_t) (n << 8 | len);
     }
 }
 
 
-/* Words of up to 48 bytes and 19 ids. */
-static int
-word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
+/* Words of up to 48 bytes and 19 ids: what is remembered, or NULL. */
+static inline const tok_long_t *
+find_long(tok_scratch_t *s, const uint8_t *p, size_t len)
 {
     uint64_t           k[TOK_LONG_BYTES / 8];
     const tok_long_t  *e = long_slot(s, p, len, k);
+
+    return (e->n_len & 0xff) == len && memcmp(e->k, k, sizeof(k)) == 0
+           ? e : NULL;
+}
+
+
+/* A word whose ids no entry of the batch has. */
+static int
+word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
+{
+    const tok_long_t  *e;
     size_t             at = s->ids.n, n;
     int                rc;
 
-    if ((e->n_len & 0xff) == len && memcmp(e->k, k, sizeof(k)) == 0) {
+    if (len > TOK_LONG_BYTES) {
+        return model_word(t, s, p, len);
+    }
+    e = find_long(s, p, len);
+    if (e != NULL) {
         n = e->n_len >> 8;
         memcpy(tok_ids(s) + at, e->ids, n * sizeof(uint32_t));
         s->ids.n = at + n;
@@ -106,69 +149,24 @@ word_long(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
     }
     rc = model_word(t, s, p, len);
     if (rc == 0) {
-        keep_long(s, p, len, at);
+        keep_long(s, p, len, tok_ids(s) + at, s->ids.n - at);
     }
     return rc;
 }
 
 
-/* A word and where the cache would have it. */
-typedef struct {
-    const uint8_t  *p;
-    size_t          len;
-    uint64_t        k0, k1;
-    tok_short_t    *bucket;
-} word_t;
-
-/* The bucket of a word that is too long for one: never its key. */
-static tok_short_t  no_bucket[2];
-
-
-/* A short word that its bucket does not have. */
-static int
-miss_short(const tok_t *t, tok_scratch_t *s, const word_t *w)
-{
-    tok_short_t  e = { w->k0, w->k1, { 0 } };
-    size_t       at = s->ids.n, n, i;
-    int          rc = model_word(t, s, w->p, w->len);
-
-    n = s->ids.n - at;
-    if (rc != 0 || n == 0) {
-        return rc;
-    }
-    if (n > 4) {
-        /* The bucket says only that the long words have it. */
-        e.ids[0] = MANY;
-        keep_long(s, w->p, w->len, at);
-
-    } else {
-        for (i = 0; i < n; i++) {
-            e.ids[i] = tok_ids(s)[at + i];
-        }
-        e.ids[0] |= (uint32_t) (n - 1) << 30;
-    }
-    w->bucket[1] = w->bucket[0];
-    w->bucket[0] = e;
-    return 0;
-}
-
-
-static int
-miss(const tok_t *t, tok_scratch_t *s, const word_t *w)
-{
-    return w->len <= TOK_SHORT_BYTES ? miss_short(t, s, w)
-           : w->len <= TOK_LONG_BYTES ? word_long(t, s, w->p, w->len)
-           : model_word(t, s, w->p, w->len);
-}
-
+/* --- the batch --------------------------------------------------------- */
 
 /* The key of a word, and its bucket is asked for. */
 static inline void
-find(tok_scratch_t *s, word_t *w, const uint8_t *p, size_t len,
+add(tok_scratch_t *s, tok_batch_t *b, const uint8_t *p, size_t len,
     const uint8_t *end)
 {
+    word_t  *w = &b->w[b->n++];
+
     w->p = p;
-    w->len = len;
+    w->len = (uint32_t) len;
+    w->job = 0;
     if (len > TOK_SHORT_BYTES) {
         w->k0 = w->k1 = 1;
         w->bucket = no_bucket;
@@ -187,31 +185,165 @@ find(tok_scratch_t *s, word_t *w, const uint8_t *p, size_t len,
 }
 
 
+/* A word that the cache of short ones does not have: is a job needed? */
+static inline bool
+is_job(tok_scratch_t *s, word_t *w)
+{
+    w->e = &many;
+    return w->len <= TOK_SHORT_BYTES
+           || (w->len <= TOK_LONG_BYTES
+               && find_long(s, w->p, w->len) == NULL);
+}
+
+
 /*
- * The ids of n words; there is room for them and a few more.  Which of the
- * two entries has a word is no branch, for nobody could foresee it.
+ * The entries of the words from number i on, up to the first for which no job
+ * is left.  Which of the two entries of its bucket has a word is no branch,
+ * for nobody could foresee it.
  */
-static inline int
-put(const tok_t *t, tok_scratch_t *s, const word_t *w, size_t n)
+static size_t
+probe(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, size_t i)
 {
     const tok_short_t  *e;
-    const word_t       *end = w + n;
-    uint32_t           *out = tok_ids(s) + s->ids.n, first;
-    int                 rc;
+    word_t             *w;
 
-    for (/* void */; w < end; w++) {
+    b->n_jobs = 0;
+    for (/* void */; i < b->n; i++) {
+        w = &b->w[i];
         e = w->bucket;
         e += ((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) != 0;
-        first = e->ids[0];
-        if (((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0 && first != MANY) {
-            memcpy(out, e->ids, sizeof(e->ids));
+        w->e = e;
+        if (((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0 || !is_job(s, w)) {
+            continue;
+        }
+        if (b->n_jobs == TOK_JOBS) {
+            break;
+        }
+        b->of[b->n_jobs++] = (uint32_t) i;
+        if (t->img->fast == TOK_FAST_BYTES) {
+            tok_word_ask(t, w->p, w->len);
+        }
+    }
+    return i;
+}
+
+
+/* The ids of a job from the model; what a job has no room for stays away. */
+static int
+model_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j)
+{
+    size_t  at = s->ids.n;
+    int     rc = model_word(t, s, w->p, w->len);
+
+    j->n = (uint32_t) (s->ids.n - at);
+    s->ids.n = at;
+    if (j->n <= TOK_JOB_SYMBOLS) {
+        memcpy(j->ids, tok_ids(s) + at, j->n * sizeof(uint32_t));
+    }
+    return rc;
+}
+
+
+/* The symbols of a job; *merge: they are to be merged. */
+static int
+begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
+    bool *merge)
+{
+    size_t  i;
+
+    *merge = false;
+    if (t->img->fast == TOK_FAST_BYTES) {
+        j->n = 1;
+        j->ids[0] = tok_word_find(t, w->p, w->len);
+        if (j->ids[0] != TOK_NO_ID) {
+            return 0;
+        }
+        for (i = 0; i < w->len; i++) {
+            j->ids[i] = t->byte_ids[w->p[i]];
+        }
+        j->n = w->len;
+        tok_job_begin(t, j, w->p);
+
+    } else if (t->img->fast == TOK_FAST_SPM
+               && tok_fast_spm_symbols(t, s, w->p, w->len, j))
+    {
+        tok_job_begin(t, j, NULL);
+
+    } else {
+        return model_job(t, s, w, j);
+    }
+    *merge = true;
+    return 0;
+}
+
+
+/* The words that the caches do not have. */
+static int
+run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
+{
+    tok_job_t    *run[TOK_JOBS], *j;
+    tok_short_t  *e;
+    word_t       *w;
+    size_t        i, k, n = 0;
+    bool          merge;
+    int           rc;
+
+    for (i = 0; i < b->n_jobs; i++) {
+        rc = begin_job(t, s, &b->w[b->of[i]], &b->job[i], &merge);
+        if (rc != 0) {
+            return rc;
+        }
+        run[n] = &b->job[i];
+        n += merge;
+    }
+    tok_jobs_run(t, run, n);
+    for (i = 0; i < b->n_jobs; i++) {
+        j = &b->job[i];
+        w = &b->w[b->of[i]];
+        if (j->n == 0 || j->n > 4) {
+            w->job = j->n <= TOK_JOB_SYMBOLS ? (uint32_t) i + 1 : 0;
+            continue;
+        }
+        e = &b->e[i];
+        e->k0 = w->k0;
+        e->k1 = w->k1;
+        for (k = 0; k < j->n; k++) {
+            e->ids[k] = j->ids[k];
+        }
+        e->ids[0] |= (j->n - 1) << 30;
+        w->e = e;
+    }
+    return 0;
+}
+
+
+/* The ids of the words i to n - 1; there is room for them and a few more. */
+static inline int
+put(const tok_t *t, tok_scratch_t *s, const tok_batch_t *b, size_t i,
+    size_t n)
+{
+    const word_t     *w;
+    const tok_job_t  *j;
+    uint32_t         *out = tok_ids(s) + s->ids.n, first;
+    int               rc;
+
+    for (/* void */; i < n; i++) {
+        w = &b->w[i];
+        first = w->e->ids[0];
+        if (first != MANY) {
+            memcpy(out, w->e->ids, sizeof(w->e->ids));
             *out = first & 0x3fffffff;
             out += 1 + (first >> 30);
             continue;
         }
+        if (w->job) {
+            j = &b->job[w->job - 1];
+            memcpy(out, j->ids, j->n * sizeof(*out));
+            out += j->n;
+            continue;
+        }
         s->ids.n = (size_t) (out - tok_ids(s));
-        rc = ((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0
-             ? word_long(t, s, w->p, w->len) : miss(t, s, w);
+        rc = word_alone(t, s, w->p, w->len);
         if (rc != 0) {
             return rc;
         }
@@ -222,22 +354,87 @@ put(const tok_t *t, tok_scratch_t *s, const word_t *w, size_t n)
 }
 
 
-static inline int
-word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
-    const uint8_t *end)
+/* What the jobs found out is remembered. */
+static void
+keep(tok_scratch_t *s, const tok_batch_t *b)
 {
-    word_t  w;
+    const tok_job_t  *j;
+    const word_t     *w;
+    tok_short_t       e;
+    size_t            i;
 
-    find(s, &w, p, len, end);
-    return put(t, s, &w, 1);
+    for (i = 0; i < b->n_jobs; i++) {
+        j = &b->job[i];
+        w = &b->w[b->of[i]];
+        if (j->n == 0 || j->n > TOK_JOB_SYMBOLS) {
+            continue;
+        }
+        if (w->len > TOK_SHORT_BYTES || j->n > 4) {
+            keep_long(s, w->p, w->len, j->ids, j->n);
+        }
+        if (w->len > TOK_SHORT_BYTES
+            || (w->bucket[0].k0 == w->k0 && w->bucket[0].k1 == w->k1))
+        {
+            continue;
+        }
+        /* The bucket may say only that the long words have it. */
+        e = j->n > 4 ? many : b->e[i];
+        e.k0 = w->k0;
+        e.k1 = w->k1;
+        w->bucket[1] = w->bucket[0];
+        w->bucket[0] = e;
+    }
+}
+
+
+static int
+flush(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
+{
+    size_t  i, next;
+    int     rc;
+
+    for (i = 0; i < b->n; i = next) {
+        next = probe(t, s, b, i);
+        assert(next > i);
+        rc = b->n_jobs ? run_jobs(t, s, b) : 0;
+        rc = rc == 0 ? put(t, s, b, i, next) : rc;
+        if (rc != 0) {
+            return rc;
+        }
+        keep(s, b);
+    }
+    b->n = 0;
+    return 0;
+}
+
+
+tok_batch_t *
+tok_batch_new(void)
+{
+    return calloc(1, sizeof(tok_batch_t));
+}
+
+
+void
+tok_batch_begin(tok_scratch_t *s)
+{
+    s->batch->n = 0;
 }
 
 
 int
-tok_fast_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
+tok_batch_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     const uint8_t *end)
 {
-    return word(t, s, p, len, end);
+    add(s, s->batch, p, len, end);
+    return s->batch->n < TOK_BATCH_WORDS ? 0 : flush(t, s, s->batch);
+}
+
+
+int
+tok_batch_end(const tok_t *t, tok_scratch_t *s)
+{
+    return flush(t, s, s->batch);
 }
 
 
@@ -264,7 +461,7 @@ word_spans(const tok_t *t, tok_scratch_t *s, size_t at, size_t begin)
  */
 static inline const uint8_t *
 cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
-    const uint8_t **limit, word_t *w, size_t *n)
+    const uint8_t **limit)
 {
     const uint8_t  *base = p, *q;
     uint64_t        ends = 0;
@@ -274,12 +471,12 @@ cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
     }
     if (ends == 0) {
         q = tok_scan(scan, p, end, limit);
-        find(s, &w[(*n)++], p, (size_t) (q - p), end);
+        add(s, s->batch, p, (size_t) (q - p), end);
         return q;
     }
     do {
         q = base + __builtin_ctzll(ends);
-        find(s, &w[(*n)++], p, (size_t) (q - p), end);
+        add(s, s->batch, p, (size_t) (q - p), end);
         p = q;
         ends &= ends - 1;
     } while (ends);
@@ -287,27 +484,22 @@ cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
 }
 
 
-/*
- * Some words are found first and looked up then, so that the memory of the
- * cache is fetched for all of them at once.
- */
 static int
 scan_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text, size_t len)
 {
     const uint8_t  *p = text, *end = text + len, *limit = NULL;
     uint32_t        scan = t->img->scan;
-    word_t          w[AHEAD + TOK_WIN_BYTES];
-    size_t          n;
     int             rc = 0;
 
     assert(tok_win_knows(scan));
+    tok_batch_begin(s);
     while (rc == 0 && p < end) {
-        for (n = 0; n < AHEAD && p < end; /* void */) {
-            p = cut(s, scan, p, end, &limit, w, &n);
+        p = cut(s, scan, p, end, &limit);
+        if (s->batch->n >= TOK_BATCH_WORDS) {
+            rc = flush(t, s, s->batch);
         }
-        rc = put(t, s, w, n);
     }
-    return rc;
+    return rc == 0 ? flush(t, s, s->batch) : rc;
 }
 
 

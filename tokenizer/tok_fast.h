@@ -6,15 +6,25 @@
 #define TOK_FAST_H
 
 
-#include "tokenizer/tok_core.h"
+#include "tokenizer/tok_jobs.h"
 
+
+/* Words that are gathered before the first of them is looked up. */
+#define TOK_BATCH_WORDS  192
 
 /*
- * One word, up to end can be read; s->ids has room for len ids and 8 more,
- * and spans are off.
+ * Words one after the other; their ids come in that order, at the latest with
+ * tok_batch_end.  Up to end can be read; p stays as it is until then.  s->ids
+ * has room for as many ids as there are bytes and 8 more, spans are off.
  */
-int tok_fast_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+void tok_batch_begin(tok_scratch_t *s);
+int tok_batch_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
     size_t len, const uint8_t *end);
+int tok_batch_end(const tok_t *t, tok_scratch_t *s);
+
+/* The symbols of a word, if none is unknown (j->ids, j->n). */
+bool tok_fast_spm_symbols(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    size_t len, tok_job_t *j);
 
 /* tok_fast_words.c: words of the other models, as their caches key them. */
 int tok_fast_spm_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,

@@ -48,6 +48,43 @@ tok_fast_spm_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
 }
 
 
+bool
+tok_fast_spm_symbols(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    size_t len, tok_job_t *j)
+{
+    uint32_t  id, n = 0;
+    size_t    i, k, size;
+
+    assert(len <= TOK_JOB_SYMBOLS);
+    for (i = 0; i < len; i += size) {
+        if (p[i] < 0x80) {
+            size = 1;
+            id = s->char_ids[p[i]];
+            j->ids[n++] = id;
+
+        } else {
+            size = tok_utf8_size(p[i]);
+            id = tok_model_find(t, p + i, size);
+            j->ids[n] = id;
+            n += id != TOK_NO_ID;
+            for (k = 0; id == TOK_NO_ID && k < size; k++) {
+                j->ids[n + k] = t->byte_ids[p[i + k]];
+                if (j->ids[n + k] == TOK_NO_ID) {
+                    return false;
+                }
+            }
+            n += (uint32_t) k;
+            id = 0;
+        }
+        if (id == TOK_NO_ID) {
+            return false;
+        }
+    }
+    j->n = n;
+    return true;
+}
+
+
 /* The next space at or behind p. */
 static inline const uint8_t *
 next_space(const uint8_t *p, const uint8_t *end)
@@ -100,7 +137,7 @@ spm_first(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
     d = s->tmp2.ptr;
     d[0] = ' ';
     memcpy(d + 1, p, len);
-    return tok_fast_word(t, s, d, len + 1, d + len + 32);
+    return tok_batch_word(t, s, d, len + 1, d + len + 32);
 }
 
 
@@ -117,6 +154,7 @@ tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
         return 0;
     }
     rc = ids_room(s, len);
+    tok_batch_begin(s);
     if (rc == 0 && (t->img->spm_flags & TOK_SPM_PREPEND)) {
         q = spm_end(t, p, end);
         rc = spm_first(t, s, p, (size_t) (q - p));
@@ -124,10 +162,10 @@ tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     }
     while (rc == 0 && p < end) {
         q = spm_end(t, p, end);
-        rc = tok_fast_word(t, s, p, (size_t) (q - p), end);
+        rc = tok_batch_word(t, s, p, (size_t) (q - p), end);
         p = q;
     }
-    return rc;
+    return rc == 0 ? tok_batch_end(t, s) : rc;
 }
 
 
@@ -158,13 +196,15 @@ bert_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
     size_t    i;
 
     if (!lower) {
-        return tok_fast_word(t, s, p, len, p + len);
+        return tok_batch_word(t, s, p, len, p + len);
     }
-    d = s->tmp1.ptr;
+    /* The words of a batch lie one behind the other. */
+    d = (uint8_t *) s->lower.ptr + s->lower.n;
+    s->lower.n += len;
     for (i = 0; i < len; i++) {
         d[i] = (uint8_t) (p[i] + (p[i] >= 'A' && p[i] <= 'Z' ? 32 : 0));
     }
-    return tok_fast_word(t, s, d, len, d + len + 16);
+    return tok_batch_word(t, s, d, len, d + len + 16);
 }
 
 
@@ -192,10 +232,11 @@ tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     int             rc = ids_room(s, len);
 
     *done = true;
-    s->tmp1.n = 0;
+    s->lower.n = 0;
     if (rc == 0) {
-        rc = tok_room(s, &s->tmp1, len + 32, 1);
+        rc = tok_room(s, &s->lower, len + 32, 1);
     }
+    tok_batch_begin(s);
     while (rc == 0 && p < end) {
         class = bert_class(*p);
         if (class == W_SPACE) {
@@ -211,7 +252,9 @@ tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
         /* An odd byte in the word or right behind it takes all of it. */
         if (class == W_ODD || (q < end && bert_class(*q) == W_ODD)) {
             r = odd_end(q, end);
-            rc = tok_encode_general(t, s, p, (size_t) (r - p), 0);
+            rc = tok_batch_end(t, s);
+            rc = rc == 0 ? tok_encode_general(t, s, p, (size_t) (r - p), 0)
+                 : rc;
             rc = rc == 0 ? ids_room(s, (size_t) (end - r)) : rc;
             p = r;
             continue;
@@ -219,7 +262,7 @@ tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
         rc = bert_word(t, s, p, (size_t) (q - p));
         p = q;
     }
-    return rc;
+    return rc == 0 ? tok_batch_end(t, s) : rc;
 }
 
 
@@ -284,6 +327,7 @@ tok_fast_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     }
     *done = true;
     rc = ids_room(s, len);
+    tok_batch_begin(s);
     p = text;
     while (rc == 0 && p < end) {
         if (is_gap(text, p, breaks)) {
@@ -295,13 +339,15 @@ tok_fast_unigram(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
             odd |= *q >= 0x80 || *q < 0x20 || *q == 0x7f;
         }
         if (odd) {
-            rc = tok_encode_general(t, s, p, (size_t) (q - p), 0);
+            rc = tok_batch_end(t, s);
+            rc = rc == 0 ? tok_encode_general(t, s, p, (size_t) (q - p), 0)
+                 : rc;
             rc = rc == 0 ? ids_room(s, (size_t) (end - q)) : rc;
 
         } else {
-            rc = tok_fast_word(t, s, p, (size_t) (q - p), end);
+            rc = tok_batch_word(t, s, p, (size_t) (q - p), end);
         }
         p = q;
     }
-    return rc;
+    return rc == 0 ? tok_batch_end(t, s) : rc;
 }

@@ -51,7 +51,10 @@ tok_scratch_new(void)
     s->shorts = pages(sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
     s->longs = pages(sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
     s->match = tok_pattern_match_new();
-    if (s->shorts == NULL || s->longs == NULL || s->match == NULL) {
+    s->batch = tok_batch_new();
+    if (s->shorts == NULL || s->longs == NULL || s->match == NULL
+        || s->batch == NULL)
+    {
         tok_scratch_free(s);
         return NULL;
     }
@@ -95,12 +98,14 @@ tok_scratch_free(tok_scratch_t *s)
     all[n++] = &s->tmp2;
     all[n++] = &s->tmp3;
     all[n++] = &s->trims;
+    all[n++] = &s->lower;
     all[n++] = &s->bounds;
     assert(n <= sizeof(all) / sizeof(all[0]));
     for (i = 0; i < n; i++) {
         tok_vec_free(all[i]);
     }
     tok_pattern_match_free(s->match);
+    free(s->batch);
     if (s->shorts != NULL) {
         (void) munmap(s->shorts, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
     }
@@ -134,6 +139,23 @@ tok_room(tok_scratch_t *s, tok_vec_t *v, size_t more, size_t size)
 }
 
 
+/* The symbol of each ASCII character of a SentencePiece word. */
+static void
+ascii_symbols(const tok_t *t, tok_scratch_t *s)
+{
+    uint8_t  c;
+
+    for (c = 0; c < 128; c++) {
+        s->char_ids[c] = c == ' '
+                         ? tok_model_find(t, (uint8_t *) "\xe2\x96\x81", 3)
+                         : tok_model_find(t, &c, 1);
+        if (s->char_ids[c] == TOK_NO_ID) {
+            s->char_ids[c] = t->byte_ids[c];
+        }
+    }
+}
+
+
 /* The word cache holds ids of one vocabulary only. */
 int
 tok_scratch_adopt(tok_scratch_t *s, const tok_t *t)
@@ -142,6 +164,9 @@ tok_scratch_adopt(tok_scratch_t *s, const tok_t *t)
         if (s->owner != NULL) {
             memset(s->shorts, 0, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
             memset(s->longs, 0, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
+        }
+        if (t->img->fast == TOK_FAST_SPM) {
+            ascii_symbols(t, s);
         }
         s->owner = t;
         s->serial = t->serial;

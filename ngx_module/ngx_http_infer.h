@@ -165,6 +165,8 @@ typedef struct {
 typedef struct {
     ngx_array_t                     models;     /* ngx_http_infer_model_t * */
     ngx_array_t                     passes;     /* to be resolved */
+    ngx_array_t                     limits;     /* zones of tokens:
+                                                   ngx_http_infer_limit_t * */
     ngx_str_t                       worker;
     ngx_path_t                     *run_path;
     ngx_http_infer_generation_t    *generation;
@@ -183,6 +185,7 @@ typedef struct {
     ngx_http_complex_value_t       *fair_key;
     ngx_http_complex_value_t       *priority;
     ngx_http_complex_value_t       *deadline;
+    ngx_array_t                    *limits;     /* NULL: as outside */
     ngx_str_t                       fallback;
 } ngx_http_infer_loc_conf_t;
 

@@ -7,6 +7,7 @@
 #define NGX_HTTP_INFER_API_H
 
 #include "ngx_module/ngx_http_infer.h"
+#include "ngx_module/ngx_http_infer_limit.h"
 #include "ngx_module/ngx_http_infer_out.h"
 
 
@@ -57,6 +58,7 @@ struct ngx_http_infer_ctx_s {
     shr_req_t                       req;
     ngx_msec_t                      timeout;    /* of this request */
     ngx_event_t                     timer;
+    ngx_http_infer_holds_t         *holds;      /* NULL: no limits */
     ngx_queue_t                     queue;      /* of those with news */
     ngx_str_t                       body;
     u_char                          id[NGX_HTTP_INFER_ID_LEN];
@@ -152,8 +154,23 @@ typedef enum {
     NGX_HTTP_INFER_SHED_DOWN,           /* no worker that could answer */
     NGX_HTTP_INFER_SHED_DISPLACED,      /* gave its place in the queue up */
     NGX_HTTP_INFER_SHED_DEADLINE,       /* would wait too long */
+    NGX_HTTP_INFER_SHED_TOKENS,         /* infer_limit_tokens: its rate, */
+    NGX_HTTP_INFER_SHED_RUNNING,        /* its concurrency */
     NGX_HTTP_INFER_NSHED
 } ngx_http_infer_shed_e;
+
+/* limit: reserves what a request of `len` bytes may take; NGX_ERROR:
+ * ctx->error says why it may not. */
+ngx_int_t ngx_http_infer_limit(ngx_http_infer_ctx_t *ctx, size_t len);
+/* It has ended, as ctx says: what it took is charged, the rest returned.  Does
+ * nothing when called again. */
+void ngx_http_infer_limit_settle(ngx_http_infer_ctx_t *ctx);
+ngx_int_t ngx_http_infer_limit_headers(ngx_http_request_t *r);
+/* 0: what a limit said, 1: tokens reserved, 2: charged. */
+u_char *ngx_http_infer_limit_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what,
+    u_char *p);
+void ngx_http_infer_limit_metrics(ngx_http_infer_main_conf_t *imcf,
+    ngx_http_infer_out_t *out);
 
 /* admit: deadline, scope, share and priority of a request that was parsed. */
 void ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx);

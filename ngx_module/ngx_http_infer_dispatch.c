@@ -29,7 +29,9 @@ ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
         return ngx_http_infer_busy(ctx, NGX_HTTP_INFER_SHED_DOWN);
     }
 
-    if (ngx_http_infer_admit(ctx) != NGX_OK) {
+    if (ngx_http_infer_limit(ctx, w->len) != NGX_OK
+        || ngx_http_infer_admit(ctx) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -201,6 +203,8 @@ ngx_http_infer_release(ngx_http_infer_ctx_t *ctx)
         ngx_queue_remove(&ctx->queue);
         ctx->queued = 0;
     }
+
+    ngx_http_infer_limit_settle(ctx);
 
     if (!ctx->claimed) {
         return;

@@ -10,6 +10,7 @@
 
 
 #define NGX_HTTP_INFER_MESSAGE_MAX    1024
+#define NGX_HTTP_INFER_NEAR_MS        60000     /* a client may wait for */
 #define NGX_HTTP_INFER_UNPROCESSABLE  422       /* RFC 9110; nginx lacks it */
 
 
@@ -327,7 +328,9 @@ ngx_http_infer_send_out(ngx_http_request_t *r, ngx_uint_t status,
     r->headers_out.content_type_lowcase = NULL;
     r->headers_out.content_length_n = ngx_http_infer_out_bytes(cl);
 
-    if (ngx_http_infer_add_request_id(r) != NGX_OK) {
+    if (ngx_http_infer_limit_headers(r) != NGX_OK
+        || ngx_http_infer_add_request_id(r) != NGX_OK)
+    {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -480,7 +483,12 @@ ngx_http_infer_error_headers(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_ERROR;
     }
 
-    ngx_str_set(&value, "true");
+    if (retry <= NGX_HTTP_INFER_NEAR_MS) {
+        ngx_str_set(&value, "true");
+
+    } else {
+        ngx_str_set(&value, "false");
+    }
 
     return ngx_http_infer_add_header(r, "x-should-retry", &value);
 }

@@ -105,7 +105,7 @@ static const char  *ngx_http_infer_ends[] = {
 
 static const char  *ngx_http_infer_sheds[] = {
     "queue_full", "no_room", "queue_timeout", "unavailable", "displaced",
-    "deadline"
+    "deadline", "token_limit", "concurrency_limit"
 };
 
 
@@ -513,6 +513,7 @@ ngx_http_infer_metrics_handler(ngx_http_request_t *r)
     imcf = ngx_http_get_module_main_conf(r, ngx_http_infer_module);
     ngx_http_infer_out_init(&out, r->pool, 16384, 65536);
     ngx_http_infer_put_own(&out, imcf->models.nelts);
+    ngx_http_infer_limit_metrics(imcf, &out);
 
     for (i = 0; i < 2 + NGX_HTTP_INFER_NFAMILIES; i++) {
         family = i < 2 ? &own[i] : &ngx_http_infer_families[i - 2];

@@ -8,6 +8,7 @@
 
 #include "ngx_module/ngx_http_infer.h"
 #include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_limit.h"
 
 
 /* An infer_pass whose names wait for the end of the configuration. */
@@ -35,6 +36,7 @@ static ngx_int_t ngx_http_infer_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_infer_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_infer_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_infer_init_process(ngx_cycle_t *cycle);
+static void ngx_http_infer_exit_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_num_bounds_t  ngx_http_infer_max_tokens_bounds = {
@@ -128,6 +130,13 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       offsetof(ngx_http_infer_loc_conf_t, deadline),
       NULL },
 
+    { ngx_string("infer_limit_tokens"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_infer_limit_tokens,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("infer_fallback"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_http_infer_fallback,
@@ -178,7 +187,7 @@ ngx_module_t  ngx_http_infer_module = {
     ngx_http_infer_init_process,           /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_infer_exit_process,           /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -218,7 +227,8 @@ ngx_http_infer_init_process(ngx_cycle_t *cycle)
     index = ngx_process == NGX_PROCESS_SINGLE ? 0 : ngx_worker;
 
     if (ngx_http_infer_pool_open(cycle, gen, index) != NGX_OK
-        || ngx_http_infer_event_init(cycle, gen, index) != NGX_OK)
+        || ngx_http_infer_event_init(cycle, gen, index) != NGX_OK
+        || ngx_http_infer_limit_init(cycle, imcf) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -228,6 +238,19 @@ ngx_http_infer_init_process(ngx_cycle_t *cycle)
     }
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_infer_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_infer_main_conf_t  *imcf;
+
+    imcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_infer_module);
+
+    if (imcf != NULL) {
+        ngx_http_infer_limit_exit(cycle, imcf);
+    }
 }
 
 
@@ -360,6 +383,10 @@ ngx_http_infer_postconfiguration(ngx_conf_t *cf)
         if (ngx_http_infer_resolve_pass(cf, imcf, &passes[i]) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    if (ngx_http_infer_limit_check(cf, imcf) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (imcf->models.nelts == 0) {
@@ -531,7 +558,9 @@ ngx_http_infer_create_main_conf(ngx_conf_t *cf)
     if (ngx_array_init(&imcf->models, cf->pool, 4,
                        sizeof(ngx_http_infer_model_t *)) != NGX_OK
         || ngx_array_init(&imcf->passes, cf->pool, 4,
-                          sizeof(ngx_http_infer_pass_t)) != NGX_OK)
+                          sizeof(ngx_http_infer_pass_t)) != NGX_OK
+        || ngx_array_init(&imcf->limits, cf->pool, 4,
+                          sizeof(ngx_http_infer_limit_t *)) != NGX_OK)
     {
         return NULL;
     }
@@ -558,6 +587,7 @@ ngx_http_infer_create_loc_conf(ngx_conf_t *cf)
      *     conf->fair_key = NULL;
      *     conf->priority = NULL;
      *     conf->deadline = NULL;
+     *     conf->limits = NULL;
      *     conf->fallback = { 0, NULL };
      */
 
@@ -596,6 +626,10 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->priority == NULL) {
         conf->priority = prev->priority;
+    }
+
+    if (conf->limits == NULL) {
+        conf->limits = prev->limits;
     }
 
     if (conf->deadline == NULL) {

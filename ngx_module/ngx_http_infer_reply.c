@@ -212,6 +212,11 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
         return NGX_OK;
 
     case SHR_F_TEXT:
+        if (ctx->holds != NULL) {
+            ctx->holds->texts++;
+            ctx->holds->text_bytes += frame->len;
+        }
+
         ngx_http_infer_render_text(ctx, frame->choice, data, frame->len);
         return NGX_OK;
 
@@ -533,6 +538,7 @@ ngx_http_infer_send_stream_header(ngx_http_infer_ctx_t *ctx)
     ngx_str_set(&value, "no");
 
     if (ngx_http_infer_add_header(r, "X-Accel-Buffering", &value) != NGX_OK
+        || ngx_http_infer_limit_headers(r) != NGX_OK
         || ngx_http_infer_add_request_id(r) != NGX_OK)
     {
         return NGX_ERROR;

@@ -15,7 +15,10 @@ typedef enum {
     NGX_HTTP_INFER_VAR_REASON,
     NGX_HTTP_INFER_VAR_STATUS,
     NGX_HTTP_INFER_VAR_WORKER,
-    NGX_HTTP_INFER_VAR_RETRIES
+    NGX_HTTP_INFER_VAR_RETRIES,
+    NGX_HTTP_INFER_VAR_LIMIT,
+    NGX_HTTP_INFER_VAR_RESERVED,
+    NGX_HTTP_INFER_VAR_CHARGED
 } ngx_http_infer_var_e;
 
 
@@ -39,6 +42,9 @@ static ngx_http_variable_t  ngx_http_infer_vars[] = {
     var("infer_status", NGX_HTTP_INFER_VAR_STATUS),
     var("infer_worker", NGX_HTTP_INFER_VAR_WORKER),
     var("infer_retries", NGX_HTTP_INFER_VAR_RETRIES),
+    var("infer_limit_status", NGX_HTTP_INFER_VAR_LIMIT),
+    var("infer_reserved_tokens", NGX_HTTP_INFER_VAR_RESERVED),
+    var("infer_charged_tokens", NGX_HTTP_INFER_VAR_CHARGED),
 #undef var
     ngx_http_null_variable
 };
@@ -145,8 +151,12 @@ ngx_http_infer_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what, u_char *p)
     case NGX_HTTP_INFER_VAR_WORKER:
         return ctx->started ? ngx_sprintf(p, "%uD", ctx->worker) : p;
 
-    default:                            /* NGX_HTTP_INFER_VAR_RETRIES */
+    case NGX_HTTP_INFER_VAR_RETRIES:
         return ngx_sprintf(p, "%ui", ctx->retries);
+
+    default:
+        return ngx_http_infer_limit_value(ctx, what - NGX_HTTP_INFER_VAR_LIMIT,
+                                          p);
     }
 }
 

@@ -15,6 +15,7 @@
 #define SHR_LIMIT_LOOKS    16u          /* whether its holder lives */
 #define SHR_LIMIT_ONE      (1ull << 40) /* a request in a held word */
 #define SHR_LIMIT_FAR_NS   (1ull << 62)
+#define SHR_LIMIT_BURSTS   64u          /* of debt */
 
 #define held_tokens(word)   ((word) & (SHR_LIMIT_ONE - 1))
 #define held_running(word)  ((word) >> 40)
@@ -87,6 +88,27 @@ static int
 limit_alive(uint64_t who)
 {
     return limit_process((uint32_t) (who >> 32)) == who;
+}
+
+
+/*
+ * Who holds a key says so in his word and looks at the key and at the words of
+ * the others then; who gives a key up takes it away and looks at the words
+ * then.  In one order for all, so one of two always sees the other.
+ */
+static void
+limit_put(_Atomic uint64_t *word, uint64_t value)
+{
+    /* seq_cst; pairs with limit_get() in another process */
+    atomic_store_explicit(word, value, memory_order_seq_cst);
+}
+
+
+static uint64_t
+limit_get(const _Atomic uint64_t *word)
+{
+    /* seq_cst; pairs with limit_put() in another process */
+    return atomic_load_explicit(word, memory_order_seq_cst);
 }
 
 
@@ -278,8 +300,7 @@ limit_held(const shr_limit_zone_t *z, entry_t *e)
     uint64_t  sum;
 
     for (i = 0, sum = 0; i < z->nowners; i++) {
-        /* seq_cst; see shr_limit_reserve() */
-        sum += atomic_load(&e->held[i]);
+        sum += limit_get(&e->held[i]);
     }
 
     return sum;
@@ -378,12 +399,10 @@ limit_enter(shr_limit_t *l, uint64_t key, uint64_t now_ns)
 
         e = limit_entry(l->zone, (uint32_t) i);
         old = atomic_load_explicit(&e->key, memory_order_relaxed);
-        /* seq_cst; pairs with shr_limit_reserve(), which holds first and looks
-           at the key then: one of the two sees the other */
-        atomic_store(&e->key, 0);
+        limit_put(&e->key, 0);
 
         if (limit_held(l->zone, e) != 0) {
-            atomic_store(&e->key, old);
+            limit_put(&e->key, old);
             i = -1;
             continue;
         }
@@ -449,6 +468,28 @@ limit_charge(entry_t *e, const shr_limit_rate_t *rate, uint64_t tokens,
 }
 
 
+/* Until when the key has used its rate up.  A debt of many bursts is one of
+ * another rate, before a reload: it must not last for the days that it was. */
+static uint64_t
+limit_until(entry_t *e, const shr_limit_rate_t *rate, uint64_t now_ns)
+{
+    uint64_t  until, most;
+
+    until = limit_get(&e->until_ns);
+    most = limit_ns(rate, SHR_LIMIT_BURSTS * rate->burst);
+
+    if (rate->tokens != 0 && until > now_ns && until - now_ns > most
+        /* relaxed; the word says all, and who fails has another's newer one */
+        && atomic_compare_exchange_strong_explicit(&e->until_ns, &until,
+               now_ns + most, memory_order_relaxed, memory_order_relaxed))
+    {
+        until = now_ns + most;
+    }
+
+    return until;
+}
+
+
 static shr_limit_verdict_t
 limit_judge(const shr_limit_rate_t *rate, uint64_t held, uint64_t until_ns,
     uint64_t now_ns, shr_limit_state_t *state)
@@ -480,11 +521,9 @@ limit_judge(const shr_limit_rate_t *rate, uint64_t held, uint64_t until_ns,
 static int
 limit_hold(shr_limit_t *l, entry_t *e, uint64_t key, uint64_t word)
 {
-    /* seq_cst, both; pairs with limit_enter() and with other processes here:
-       who holds first is seen by who sums later */
-    atomic_store(&e->held[l->owner], word);
+    limit_put(&e->held[l->owner], word);
 
-    return atomic_load(&e->key) == key ? 0 : -1;
+    return limit_get(&e->key) == key ? 0 : -1;
 }
 
 
@@ -496,9 +535,7 @@ limit_spend(shr_limit_t *l, entry_t *e, const shr_limit_rate_t *rate,
     shr_limit_verdict_t  verdict;
 
     verdict = limit_judge(rate, limit_held(l->zone, e) + tokens,
-                          atomic_load_explicit(&e->until_ns,
-                                               memory_order_relaxed),
-                          now_ns, state);
+                          limit_until(e, rate, now_ns), now_ns, state);
 
     if (verdict == SHR_LIMIT_PASS) {
         limit_charge(e, rate, tokens, now_ns);
@@ -544,15 +581,15 @@ shr_limit_reserve(shr_limit_t *l, const shr_limit_rate_t *rate, uint64_t key,
                                       memory_order_relaxed);
 
         if (limit_hold(l, e, key, before + SHR_LIMIT_ONE + tokens) != 0) {
-            atomic_store(&e->held[l->owner], before);
+            limit_put(&e->held[l->owner], before);
             continue;
         }
 
         verdict = limit_judge(rate, limit_held(l->zone, e),
-                              atomic_load(&e->until_ns), now_ns, state);
+                              limit_until(e, rate, now_ns), now_ns, state);
 
         if (verdict != SHR_LIMIT_PASS) {
-            atomic_store(&e->held[l->owner], before);
+            limit_put(&e->held[l->owner], before);
             return verdict;
         }
 
@@ -588,7 +625,7 @@ shr_limit_settle(shr_limit_t *l, const shr_limit_rate_t *rate,
     /* used before it is no longer held: never counted as neither.  The key of
        a place that is held stays, but limit_enter() may just be looking, and
        who is killed there leaves a place without a key. */
-    key = atomic_load(&e->key);
+    key = limit_get(&e->key);
 
     if (key == hold->key || key == 0) {
         limit_charge(e, rate, used, now_ns);
@@ -596,7 +633,7 @@ shr_limit_settle(shr_limit_t *l, const shr_limit_rate_t *rate,
 
     word = atomic_load_explicit(&e->held[l->owner], memory_order_relaxed);
     assert(word >= SHR_LIMIT_ONE + hold->tokens);
-    atomic_store(&e->held[l->owner], word - SHR_LIMIT_ONE - hold->tokens);
+    limit_put(&e->held[l->owner], word - SHR_LIMIT_ONE - hold->tokens);
 }
 
 

@@ -177,12 +177,15 @@ MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | tr ' ' '\n' \
 WORKER_DIR  ?= /usr/lib/nginx
 BIN_DIR     ?= /usr/local/bin
 MAN_DIR     ?= /usr/local/share/man
+SHARE_DIR   ?= /usr/local/share/nginx-infer
 install: all
 	install -D -m 644 $(O)/ngx_http_infer_module.so \
 	    $(DESTDIR)$(MODULES_DIR)/ngx_http_infer_module.so
 	install -D -m 755 $(O)/nginx-infer-worker \
 	    $(DESTDIR)$(WORKER_DIR)/nginx-infer-worker
 	install -D -m 755 $(O)/infer $(DESTDIR)$(BIN_DIR)/infer
+	install -D -m 644 conf-examples/status/index.html \
+	    $(DESTDIR)$(SHARE_DIR)/status/index.html
 	install -D -m 644 docs/man/infer.1 $(DESTDIR)$(MAN_DIR)/man1/infer.1
 	install -D -m 644 docs/man/nginx-infer-worker.8 \
 	    $(DESTDIR)$(MAN_DIR)/man8/nginx-infer-worker.8

@@ -217,6 +217,9 @@ ngx_int_t ngx_http_infer_info_handler(ngx_http_request_t *r,
 /* metrics */
 /* Answers that were complete, of all nginx workers. */
 uint64_t ngx_http_infer_count_answers(ngx_http_infer_model_t *model);
+/* Members of a JSON object, each with a comma before it. */
+void ngx_http_infer_metrics_json(ngx_http_infer_out_t *out,
+    ngx_http_infer_model_t *model);
 void ngx_http_infer_count_end(ngx_http_infer_ctx_t *ctx);
 void ngx_http_infer_count_shed(ngx_http_infer_model_t *model,
     ngx_http_infer_shed_e reason);

@@ -287,6 +287,66 @@ ngx_http_infer_count_gap(ngx_http_infer_ctx_t *ctx, uint64_t ns,
 
 
 static void
+ngx_http_infer_json_names(ngx_http_infer_out_t *out, const char *name,
+    const char **names, ngx_atomic_t *values, ngx_uint_t n)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i++) {
+        ngx_http_infer_out_print(out, i == 0 ? ",\"%s\":{\"%s\":%uA"
+                                             : "%s,\"%s\":%uA",
+                                 i == 0 ? name : "", names[i], values[i]);
+    }
+
+    ngx_http_infer_out(out, "}");
+}
+
+
+void
+ngx_http_infer_metrics_json(ngx_http_infer_out_t *out,
+    ngx_http_infer_model_t *model)
+{
+    ngx_uint_t                      i, k;
+    ngx_http_infer_metrics_t       *m;
+    const ngx_http_infer_bounds_t  *b;
+
+    m = ngx_http_infer_metrics_of[model->index];
+
+    if (m == NULL) {
+        return;
+    }
+
+    ngx_http_infer_json_names(out, "requests", ngx_http_infer_ends, m->ends,
+                              NGX_HTTP_INFER_NENDS);
+    ngx_http_infer_json_names(out, "shed", ngx_http_infer_sheds, m->shed,
+                              NGX_HTTP_INFER_NSHED);
+    ngx_http_infer_out_print(out, ",\"retries\":%uA,\"prompt_tokens\":%uA,"
+                             "\"cached_tokens\":%uA,\"tokens\":%uA",
+                             m->retries, m->prompt_tokens, m->cached_tokens,
+                             m->tokens);
+
+    for (k = 0; k < NGX_HTTP_INFER_NHISTOGRAMS; k++) {
+        b = &ngx_http_infer_bounds[k];
+        ngx_http_infer_out_print(out, ",\"%s\":{\"le\":[", b->name);
+
+        for (i = 0; i < b->n; i++) {
+            ngx_http_infer_out_print(out, i == 0 ? "%s" : ",%s",
+                                     b->bounds[i].le);
+        }
+
+        ngx_http_infer_out(out, "],\"count\":[");
+
+        for (i = 0; i <= b->n; i++) {
+            ngx_http_infer_out_print(out, i == 0 ? "%uA" : ",%uA",
+                                     m->histograms[k].bucket[i]);
+        }
+
+        ngx_http_infer_out(out, "]}");
+    }
+}
+
+
+static void
 ngx_http_infer_put_help(ngx_http_infer_out_t *out, const char *name,
     const char *type, const char *help)
 {

@@ -96,13 +96,16 @@ ngx_http_infer_status_pool(ngx_http_infer_out_t *out,
                              "\"queue_tokens_limit\":%ui,\"slots\":%uD,",
                              model->hash, model->queue_requests,
                              model->queue_tokens, pool->geom.nslots);
+    ngx_http_infer_out_print(out, "\"kind\":\"%V\",\"architecture\":\"%V\"",
+                             &model->kind, &model->architecture);
+    ngx_http_infer_metrics_json(out, model);
 
     if (pool->client == NULL) {
-        ngx_http_infer_out(out, "\"slots_used\":0,\"workers\":[]}");
+        ngx_http_infer_out(out, ",\"slots_used\":0,\"workers\":[]}");
         return;
     }
 
-    ngx_http_infer_out_print(out, "\"slots_used\":%uD,\"ready\":%ui,"
+    ngx_http_infer_out_print(out, ",\"slots_used\":%uD,\"ready\":%ui,"
                              "\"workers\":[",
                              shr_client_inflight(pool->client),
                              ngx_http_infer_ready_workers(pool));

@@ -11,6 +11,7 @@ from conftest import model_path
 from nginx import TOP, build_dir
 
 FILES = sorted(glob.glob(os.path.join(TOP, "conf-examples", "*.conf")))
+PAGE = os.path.join(TOP, "conf-examples", "status") + "/"
 CHAT = ("smollm2.gguf", "/v1/chat/completions", {
     "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4},
     lambda body: body["choices"][0]["message"]["content"])
@@ -39,6 +40,7 @@ def test_example(nginx, path):
             ("/tmp/nginx-infer", server.prefix)):
         assert old in text, old
         text = text.replace(old, new)
+    text = text.replace("/usr/share/nginx-infer/status/", PAGE)
     text, found = re.subn(r"listen  (127\.0\.0\.1:)?8080;",
                           "listen 127.0.0.1:%d;" % server.port, text)
     assert found == 1
@@ -54,3 +56,11 @@ def test_example(nginx, path):
     answer = server.post(endpoint, json.dumps(request), headers=headers)
     assert answer.status == 200, answer.body
     assert holds(answer.json())
+    if PAGE in text:
+        page = server.get("/infer/")
+        assert page.status == 200 and page.headers["Content-Type"] == \
+            "text/html"
+        assert "script-src 'sha256-" in page.headers[
+            "Content-Security-Policy"]
+        assert server.get("/infer/status").json()["models"][0]["ready"] == 1
+        assert server.post("/infer" + endpoint, request).status == 200

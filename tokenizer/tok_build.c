@@ -297,7 +297,7 @@ static const uint8_t  sect_size[TOK_S_MAX] = {
     [TOK_S_ADDED_NORM] = sizeof(tok_cell_t),
     [TOK_S_NORM] = sizeof(tok_op_t), [TOK_S_PRE] = sizeof(tok_op_t),
     [TOK_S_POST] = sizeof(tok_op_t), [TOK_S_DECODE] = sizeof(tok_op_t),
-    [TOK_S_EOS] = 4, [TOK_S_CHARSMAP] = 1
+    [TOK_S_EOS] = 4, [TOK_S_CHARSMAP] = 1, [TOK_S_JOINS] = 8
 };
 
 

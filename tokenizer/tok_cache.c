@@ -8,6 +8,7 @@
  */
 
 #include "tokenizer/tok_build.h"
+#include "tokenizer/tok_keys.h"
 #include "tokenizer/tok_load.h"
 
 #include <errno.h>
@@ -64,6 +65,8 @@ check_header(const tok_image_t *h, size_t len)
         || h->sect[TOK_S_FLAGS].n != h->n_ids
         || h->sect[TOK_S_BYTES].n != h->n_ids || h->hash_log > 31
         || h->sect[TOK_S_HASH].n != (uint64_t) 1 << h->hash_log
+        || (h->fast == TOK_FAST_SPM
+            && h->sect[TOK_S_JOINS].n != TOK_JOINS_WORDS)
         || h->merges_log > 31 || h->words_log > 31 || h->filter_log > 31)
     {
         return TOK_E_FORMAT;

@@ -85,40 +85,20 @@ tok_fast_spm_symbols(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
 }
 
 
-/* The next space at or behind p. */
-static inline const uint8_t *
-next_space(const uint8_t *p, const uint8_t *end)
+/*
+ * Bit i (1 <= i < n): a word may end before p[i], for no token has p[i - 1] and
+ * p[i] side by side.
+ */
+static inline uint64_t
+spm_ends(const uint64_t *joins, const uint8_t *p, size_t n)
 {
-    uint64_t  v, z;
+    uint64_t  ends = 0;
+    size_t    i;
 
-    while (end - p >= 8) {
-        v = tok_load64(p) ^ 0x2020202020202020ull;
-        z = (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
-        if (z) {
-            return p + (__builtin_ctzll(z) >> 3);
-        }
-        p += 8;
+    for (i = 1; i < n; i++) {
+        ends |= (~joins[tok_joins_at(p[i - 1], p[i])] >> (p[i] & 63) & 1) << i;
     }
-    while (p < end && *p != ' ') {
-        p++;
-    }
-    return p;
-}
-
-
-/* Spaces, then what is no space; over a space that a token may reach over. */
-static inline const uint8_t *
-spm_end(const tok_t *t, const uint8_t *p, const uint8_t *end)
-{
-    const uint32_t  *joins = t->img->spm_joins;
-
-    do {
-        while (p < end && *p == ' ') {
-            p++;
-        }
-        p = next_space(p, end);
-    } while (p < end && (joins[p[-1] >> 5] >> (p[-1] & 31) & 1));
-    return p;
+    return ends;
 }
 
 
@@ -141,12 +121,38 @@ spm_first(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 }
 
 
+/* The words of a text; lead: the first of them gets a space in front. */
+static int
+spm_words(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    const uint8_t *end, bool lead)
+{
+    const uint8_t  *at, *q;
+    uint64_t        ends;
+    size_t          n;
+    int             rc = 0;
+
+    for (at = p; rc == 0 && p < end; at += n) {
+        n = (size_t) (end - at) < 64 ? (size_t) (end - at) : 64;
+        ends = n == 64 ? spm_ends(t->joins, at, 64)
+               : spm_ends(t->joins, at, n) | (uint64_t) 1 << n;
+        for (/* void */; rc == 0 && ends; ends &= ends - 1) {
+            q = at + __builtin_ctzll(ends);
+            rc = lead ? spm_first(t, s, p, (size_t) (q - p))
+                 : tok_batch_word(t, s, p, (size_t) (q - p), end);
+            lead = false;
+            p = q;
+        }
+        n -= n == 64;               /* the next window begins with its last */
+    }
+    return rc;
+}
+
+
 int
 tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     size_t len, bool *done)
 {
-    const uint8_t  *p = text, *end = text + len, *q;
-    int             rc;
+    int  rc;
 
     /* The mark itself in a text would join words. */
     *done = memmem(text, len, "\xe2\x96\x81", 3) == NULL;
@@ -155,15 +161,9 @@ tok_fast_spm(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     }
     rc = ids_room(s, len);
     tok_batch_begin(s);
-    if (rc == 0 && (t->img->spm_flags & TOK_SPM_PREPEND)) {
-        q = spm_end(t, p, end);
-        rc = spm_first(t, s, p, (size_t) (q - p));
-        p = q;
-    }
-    while (rc == 0 && p < end) {
-        q = spm_end(t, p, end);
-        rc = tok_batch_word(t, s, p, (size_t) (q - p), end);
-        p = q;
+    if (rc == 0) {
+        rc = spm_words(t, s, text, text + len,
+                       t->img->spm_flags & TOK_SPM_PREPEND);
     }
     return rc == 0 ? tok_batch_end(t, s) : rc;
 }

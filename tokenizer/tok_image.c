@@ -48,6 +48,7 @@ bind_sections(tok_t *t, const uint8_t *p)
     t->decode = at[TOK_S_DECODE];
     t->eos_ids = at[TOK_S_EOS];
     t->charsmap = at[TOK_S_CHARSMAP];
+    t->joins = at[TOK_S_JOINS];
     t->n_added = h->sect[TOK_S_ADDED].n;
     t->n_norm = h->sect[TOK_S_NORM].n;
     t->n_pre = h->sect[TOK_S_PRE].n;

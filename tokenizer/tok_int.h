@@ -15,7 +15,7 @@
 
 
 #define TOK_IMAGE_MAGIC    0x31474d494b4f5471ull
-#define TOK_IMAGE_VERSION  2u
+#define TOK_IMAGE_VERSION  3u
 
 typedef struct {
     uint32_t  off;                  /* into the string pool */
@@ -46,6 +46,8 @@ enum {
     TOK_S_DECODE,
     TOK_S_EOS,                      /* uint32_t, sorted */
     TOK_S_CHARSMAP,                 /* uint8_t: precompiled normalizers */
+    TOK_S_JOINS,                    /* uint64_t[256 * 4]: bytes x, y that some
+                                       token has side by side (SPM) */
     TOK_S_MAX
 };
 
@@ -192,7 +194,6 @@ typedef struct {
     uint32_t  only_raw, only_norm;  /* the only first byte, or 256 */
     uint32_t  join_char;            /* SPM shortcut: code point of U+2581 */
     uint32_t  spm_flags;
-    uint32_t  spm_joins[8];         /* bytes that tokens reach a space over */
     uint32_t  dec_strip_char;
     double    unk_score;
     tok_ref_t prefix, suffix;       /* BPE affixes, WordPiece prefix */
@@ -236,6 +237,7 @@ struct tok {
     const tok_op_t     *norm, *pre, *post, *decode;
     const uint32_t     *eos_ids;
     const uint8_t      *charsmap;
+    const uint64_t     *joins;
     size_t              n_added, n_norm, n_pre, n_post, n_decode, n_eos;
     size_t              n_trie, n_raw, n_nrm, n_charsmap;
     uint32_t            hash_mask, merge_mask, word_mask, filter_mask;

@@ -32,6 +32,11 @@ tok_merge_slot(uint64_t key, uint32_t mask)
 }
 
 
+/* Where the bit of bytes x, y lies in TOK_S_JOINS. */
+#define TOK_JOINS_WORDS      1024
+#define tok_joins_at(x, y)   ((size_t) (x) * 4 + ((y) >> 6))
+
+
 /*
  * A word of up to TOK_WORD_BYTES bytes that is a token, key and id in one
  * load: bytes 0..7, then bytes 8..11 | length << 32 | id + 1 << 40, zero

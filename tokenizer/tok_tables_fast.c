@@ -5,6 +5,9 @@
 
 #include "tokenizer/tok_build.h"
 #include "tokenizer/tok_charsmap.h"
+#include "tokenizer/tok_keys.h"
+
+#include <stdlib.h>
 
 
 static const char  mark[] = "\xe2\x96\x81";
@@ -19,38 +22,78 @@ is_text(const tok_build_t *b, tok_ref_t r, const char *text)
 
 
 /*
- * Words end before a mark, but not behind a byte that some token has before
- * an inner mark; those bytes are collected, and should be few.
+ * Which bytes stand side by side in some token, each mark as one space.  Where
+ * two that do not meet in a text no token reaches across, and so no merge
+ * does: words end there.  Never inside a character.
  */
 static bool
-marks_lead(tok_build_t *b)
+joins(tok_build_t *b)
 {
+    tok_vec_t        *v = &b->table[TOK_S_JOINS];
     const tok_ref_t  *r = b->tokens.ptr;
-    const uint8_t    *flags = b->flags.ptr, *p, *hit;
-    size_t            i, n, at, inner = 0;
+    const uint8_t    *flags = b->flags.ptr, *p, *end;
+    uint64_t         *bit;
+    uint8_t           last = 0, c;
+    unsigned          x;
+    size_t            i;
+    bool              first;
 
+    if (tok_vec_room(v, TOK_JOINS_WORDS, sizeof(*bit)) != 0) {
+        return false;
+    }
+    v->n = TOK_JOINS_WORDS;
+    bit = v->ptr;
+    memset(bit, 0, TOK_JOINS_WORDS * sizeof(*bit));
+    for (x = 0; x < 256; x++) {
+        bit[tok_joins_at(x, 0x80)] = ~(uint64_t) 0;
+    }
     for (i = 0; i < b->tokens.n; i++) {
         if (!(flags[i] & TOK_F_MODEL)) {
             continue;
         }
         p = tok_build_text(b, r[i]);
-        n = r[i].len;
-        at = 0;
-        while (n - at >= 3 && memcmp(p + at, mark, 3) == 0) {
-            at += 3;
-        }
-        while (at < n) {
-            hit = tok_find(p + at, n - at, (const uint8_t *) mark, 3);
-            if (hit == NULL) {
-                break;
+        end = p + r[i].len;
+        for (first = true; p < end; first = false, last = c) {
+            c = *p++;
+            if (c == 0xe2 && end - p >= 2 && p[0] == 0x96 && p[1] == 0x81) {
+                c = ' ';
+                p += 2;
             }
-            b->h.spm_joins[hit[-1] >> 5] |= 1u << (hit[-1] & 31);
-            at = (size_t) (hit - p) + 3;
-            inner++;
+            if (!first) {
+                bit[tok_joins_at(last, c)] |= (uint64_t) 1 << (c & 63);
+            }
         }
     }
-    return inner <= 256
-           && tok_build_find(b, (const uint8_t *) mark, 3) != TOK_NO_ID;
+    return true;
+}
+
+
+/* Each byte has a token, and no merge takes one of those. */
+static bool
+bytes_alone(const tok_build_t *b)
+{
+    const uint32_t     *ids = b->table[TOK_S_BYTE_IDS].ptr;
+    const tok_merge_t  *m = b->merges.ptr;
+    uint8_t            *is;
+    size_t              i;
+    bool                alone = true;
+
+    is = calloc(b->tokens.n + 1, 1);
+    if (is == NULL) {
+        return false;
+    }
+    for (i = 0; i < 256; i++) {
+        if (ids[i] == TOK_NO_ID) {
+            alone = false;
+            break;
+        }
+        is[ids[i]] = 1;
+    }
+    for (i = 0; alone && i < b->merges.n; i++) {
+        alone = !is[m[i].a] && !is[m[i].b];
+    }
+    free(is);
+    return alone;
 }
 
 
@@ -78,7 +121,9 @@ choose_spm(tok_build_t *b)
     {
         return;
     }
-    if (!marks_lead(b)) {
+    if (tok_build_find(b, (const uint8_t *) mark, 3) == TOK_NO_ID
+        || !bytes_alone(b) || !joins(b))
+    {
         return;
     }
     b->h.spm_flags |= n == 2 ? TOK_SPM_PREPEND : 0;

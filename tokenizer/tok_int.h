@@ -10,7 +10,6 @@
 #ifndef TOK_INT_H
 #define TOK_INT_H
 
-
 #include "tokenizer/tok_util.h"
 
 

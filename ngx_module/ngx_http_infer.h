@@ -33,6 +33,10 @@
 #define NGX_HTTP_INFER_WORKER       "/usr/lib/nginx/nginx-infer-worker"
 #endif
 
+#define ngx_http_infer_kind_is(model, s)                                      \
+    ((model)->kind.len == sizeof(s) - 1                                       \
+     && ngx_memcmp((model)->kind.data, s, sizeof(s) - 1) == 0)
+
 #define ngx_http_infer_literal(s)   (u_char *) s, sizeof(s) - 1
 
 
@@ -45,6 +49,7 @@ typedef enum {
     NGX_HTTP_INFER_PREDICT,
     NGX_HTTP_INFER_RERANK,                      /* "texts" or "documents" */
     NGX_HTTP_INFER_CLASSIFY,                    /* v1's */
+    NGX_HTTP_INFER_LABEL,                       /* nobody's: values kept */
     NGX_HTTP_INFER_GENERATE,                    /* text-generation-inference */
     NGX_HTTP_INFER_GENERATE_STREAM,
     NGX_HTTP_INFER_NAPIS
@@ -127,6 +132,7 @@ typedef struct {
 
 
 typedef struct ngx_http_infer_ctx_s  ngx_http_infer_ctx_t;
+typedef struct ngx_http_infer_input_s  ngx_http_infer_input_t;
 
 /* One model's regions in a generation; the lower part lives in each nginx
  * worker alone. */
@@ -165,8 +171,8 @@ typedef struct {
 typedef struct {
     ngx_array_t                     models;     /* ngx_http_infer_model_t * */
     ngx_array_t                     passes;     /* to be resolved */
-    ngx_array_t                     limits;     /* zones of tokens:
-                                                   ngx_http_infer_limit_t * */
+    ngx_array_t                     limits;     /* ngx_http_infer_limit_t * */
+    ngx_array_t                     classifies; /* infer_classify, all */
     ngx_str_t                       worker;
     ngx_path_t                     *run_path;
     ngx_http_infer_generation_t    *generation;
@@ -187,6 +193,8 @@ typedef struct {
     ngx_http_complex_value_t       *deadline;
     ngx_array_t                    *limits;     /* NULL: as outside */
     ngx_str_t                       fallback;
+    ngx_array_t                    *classify;   /* infer_classify's */
+    ngx_http_infer_input_t         *input;      /* NULL: the body is it */
 } ngx_http_infer_loc_conf_t;
 
 

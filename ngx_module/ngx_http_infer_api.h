@@ -32,7 +32,7 @@ typedef struct {
 } ngx_http_infer_error_t;
 
 
-/* See ngx_http_infer_encode.h and ngx_http_infer_generate.h. */
+/* See the headers of these names. */
 typedef struct ngx_http_infer_encode_s  ngx_http_infer_encode_t;
 typedef struct ngx_http_infer_generate_s  ngx_http_infer_generate_t;
 
@@ -95,6 +95,9 @@ struct ngx_http_infer_ctx_s {
     unsigned                        finished:1; /* finalized; touch nothing */
     unsigned                        counted:1;  /* in the metrics */
     unsigned                        logprobs_chat:1;
+    unsigned                        plain:1;    /* the answer is text */
+    void                          (*done)(ngx_http_infer_ctx_t *ctx);
+                                /* NULL, or called instead of an answer */
 };
 
 #define ngx_http_infer_ctx(r)                                                 \
@@ -129,12 +132,13 @@ ngx_int_t ngx_http_infer_send_out(ngx_http_request_t *r, ngx_uint_t status,
 ngx_int_t ngx_http_infer_parse(ngx_http_infer_ctx_t *ctx,
     shr_req_writer_t *w);
 
+void ngx_http_infer_defaults(shr_req_t *req);
+
 /* dispatch */
 ngx_int_t ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx,
     shr_req_writer_t *w);
 /* A request that was lost: NGX_OK when it runs again. */
 ngx_int_t ngx_http_infer_resubmit(ngx_http_infer_ctx_t *ctx);
-/* Gives the slot back, whatever the request's state. */
 void ngx_http_infer_release(ngx_http_infer_ctx_t *ctx);
 /* The worker wrote what cannot be: it gets nothing more, its requests move or
  * fail; `broken` (or NULL) is the one that showed it. */

@@ -4,7 +4,7 @@
  * itself makes in our locations (body too large, limits, access).
  */
 
-#include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_input.h"
 
 #include <sys/random.h>
 
@@ -442,7 +442,8 @@ ngx_http_infer_send_error(ngx_http_infer_ctx_t *ctx)
         return (ngx_int_t) status;
     }
 
-    return ngx_http_infer_send_json(r, &ctx->error);
+    return ctx->plain ? ngx_http_infer_input_error(ctx)
+                      : ngx_http_infer_send_json(r, &ctx->error);
 }
 
 
@@ -519,7 +520,7 @@ ngx_http_infer_is_error_page(ngx_http_request_t *r)
 
     ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
 
-    return ilcf->pass == 1
+    return ilcf->pass == 1 && (ilcf->input == NULL || !ilcf->input->plain)
            && r->headers_out.content_type.len == sizeof("text/html") - 1
            && ngx_strncmp(r->headers_out.content_type.data, "text/html",
                           sizeof("text/html") - 1) == 0;

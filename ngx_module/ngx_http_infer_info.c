@@ -6,11 +6,6 @@
 #include "ngx_module/ngx_http_infer_api.h"
 
 
-#define ngx_http_infer_kind_is(model, s)                                      \
-    ((model)->kind.len == sizeof(s) - 1                                       \
-     && ngx_memcmp((model)->kind.data, s, sizeof(s) - 1) == 0)
-
-
 static void
 ngx_http_infer_info_word(ngx_http_infer_out_t *out, const char *name,
     const u_char *data, size_t len)

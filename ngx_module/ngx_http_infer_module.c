@@ -8,6 +8,8 @@
 
 #include "ngx_module/ngx_http_infer.h"
 #include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_classify.h"
+#include "ngx_module/ngx_http_infer_input.h"
 #include "ngx_module/ngx_http_infer_limit.h"
 
 
@@ -142,6 +144,34 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       ngx_http_infer_fallback,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_infer_loc_conf_t, fallback),
+      NULL },
+
+    { ngx_string("infer_classify"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_2MORE,
+      ngx_http_infer_classify,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("infer_input"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_infer_input,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("infer_field"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE2,
+      ngx_http_infer_field,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("infer_output"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_infer_output,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("infer_status"),
@@ -385,7 +415,9 @@ ngx_http_infer_postconfiguration(ngx_conf_t *cf)
         }
     }
 
-    if (ngx_http_infer_limit_check(cf, imcf) != NGX_OK) {
+    if (ngx_http_infer_limit_check(cf, imcf) != NGX_OK
+        || ngx_http_infer_classify_resolve(cf, imcf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -416,6 +448,16 @@ ngx_http_infer_postconfiguration(ngx_conf_t *cf)
         {
             return NGX_ERROR;
         }
+    }
+
+    for (i = 0; i < imcf->passes.nelts; i++) {
+        if (ngx_http_infer_input_finish(cf, passes[i].conf) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_infer_classify_finish(cf, imcf) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     return ngx_http_infer_error_filter_init(cf);
@@ -560,7 +602,9 @@ ngx_http_infer_create_main_conf(ngx_conf_t *cf)
         || ngx_array_init(&imcf->passes, cf->pool, 4,
                           sizeof(ngx_http_infer_pass_t)) != NGX_OK
         || ngx_array_init(&imcf->limits, cf->pool, 4,
-                          sizeof(ngx_http_infer_limit_t *)) != NGX_OK)
+                          sizeof(ngx_http_infer_limit_t *)) != NGX_OK
+        || ngx_array_init(&imcf->classifies, cf->pool, 4,
+                          sizeof(void *)) != NGX_OK)
     {
         return NULL;
     }
@@ -589,6 +633,8 @@ ngx_http_infer_create_loc_conf(ngx_conf_t *cf)
      *     conf->deadline = NULL;
      *     conf->limits = NULL;
      *     conf->fallback = { 0, NULL };
+     *     conf->classify = NULL;
+     *     conf->input = NULL;
      */
 
     conf->pass = NGX_CONF_UNSET;
@@ -636,6 +682,10 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->deadline = prev->deadline;
     }
 
+    if (conf->classify == NULL) {
+        conf->classify = prev->classify;
+    }
+
     if (conf->buffer_size < 512 || conf->buffer_size > 1024 * 1024) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"infer_buffer_size\" must be from 512 to 1m");
@@ -652,6 +702,7 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         if ((clcf->noname || clcf->lmt_excpt) && prev->pass == 1) {
             conf->pass = 1;
             conf->models = prev->models;
+            conf->input = prev->input;
             clcf->handler = ngx_http_infer_handler;
         }
     }

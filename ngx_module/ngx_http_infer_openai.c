@@ -102,7 +102,7 @@ static const ngx_http_infer_dialect_t  ngx_http_infer_openai = {
 };
 
 
-static void
+void
 ngx_http_infer_defaults(shr_req_t *req)
 {
     req->n = 1;

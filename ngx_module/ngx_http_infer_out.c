@@ -212,6 +212,61 @@ ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
 }
 
 
+/* %41 and plus signs in place; what is no escape stays. */
+static size_t
+ngx_http_infer_unescape(u_char *p, size_t len)
+{
+    size_t     i, n;
+    ngx_int_t  ch;
+
+    for (i = 0, n = 0; i < len; i++, n++) {
+        ch = p[i] == '%' && len - i > 2 ? ngx_hextoi(p + i + 1, 2)
+                                        : NGX_ERROR;
+
+        if (ch != NGX_ERROR) {
+            p[n] = (u_char) ch;
+            i += 2;
+
+        } else {
+            p[n] = p[i] == '+' ? ' ' : p[i];
+        }
+    }
+
+    return n;
+}
+
+
+ngx_int_t
+ngx_http_infer_text(ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t unescape)
+{
+    u_char  *p, *to, *last;
+    size_t   n;
+
+    /* each broken byte becomes three */
+    p = ngx_pnalloc(pool, text->len * 4 + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    to = p + text->len;
+    ngx_memcpy(p, text->data, text->len);
+    last = p + (unescape ? ngx_http_infer_unescape(p, text->len)
+                         : text->len);
+    text->data = to;
+
+    while (p < last) {
+        n = ngx_http_infer_utf8(p, last);
+        to = n != 0 ? ngx_cpymem(to, p, n)
+                    : ngx_cpymem(to, "\xef\xbf\xbd", 3);
+        p += n != 0 ? n : 1;
+    }
+
+    text->len = (size_t) (to - text->data);
+
+    return NGX_OK;
+}
+
+
 void
 ngx_http_infer_out_token(ngx_http_infer_out_t *out, const u_char *data,
     size_t len)

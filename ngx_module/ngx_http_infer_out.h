@@ -35,6 +35,9 @@ void ngx_http_infer_out_json(ngx_http_infer_out_t *out, const u_char *data,
 /* The same for bytes that may break UTF-8: U+FFFD stands for what does. */
 void ngx_http_infer_out_text(ngx_http_infer_out_t *out, const u_char *data,
     size_t len);
+/* Text of variables as UTF-8; `unescape`: percent and plus signs as in URIs. */
+ngx_int_t ngx_http_infer_text(ngx_pool_t *pool, ngx_str_t *text,
+    ngx_uint_t unescape);
 /* A token's name: its text, or bytes:\xHH... for a part of a character, so
  * that different tokens have different names. */
 void ngx_http_infer_out_token(ngx_http_infer_out_t *out, const u_char *data,

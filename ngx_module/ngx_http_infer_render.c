@@ -137,6 +137,11 @@ ngx_http_infer_render_text(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
 
     choice = &ctx->choices[index];
 
+    if (ctx->plain) {
+        ngx_http_infer_out_data(&choice->text, text, len);
+        return;
+    }
+
     if (ctx->generate != NULL) {
         ngx_http_infer_generate_text(ctx, text, len);
         return;
@@ -268,7 +273,7 @@ ngx_http_infer_render_finish(ngx_http_infer_ctx_t *ctx, ngx_uint_t index,
 
     choice = &ctx->choices[index];
 
-    if (choice->reason != 0 || ctx->generate != NULL) {
+    if (choice->reason != 0 || ctx->generate != NULL || ctx->plain) {
         return;                         /* a worker that repeats itself */
     }
 

@@ -5,7 +5,7 @@
  * response ring fills and the worker pauses that sequence alone.
  */
 
-#include "ngx_module/ngx_http_infer_encode.h"
+#include "ngx_module/ngx_http_infer_input.h"
 
 
 #define NGX_HTTP_INFER_FRAMES       128         /* of one request, per turn */
@@ -389,14 +389,22 @@ ngx_http_infer_end(ngx_http_infer_ctx_t *ctx)
     ngx_http_infer_count_end(ctx);
     ngx_http_infer_release(ctx);
 
-    if (ctx->encode == NULL) {
+    ctx->finished = 1;
+
+    if (ctx->done != NULL) {
+        ctx->done(ctx);
+        return;
+    }
+
+    if (ctx->encode == NULL && !ctx->plain) {
         ngx_http_infer_render_end(ctx);
     }
 
-    ctx->finished = 1;
-
     if (ctx->stream) {
         rc = ngx_http_infer_flush(ctx, 1);
+
+    } else if (ctx->plain) {
+        rc = ngx_http_infer_input_send(ctx);
 
     } else {
         rc = ngx_http_infer_send_out(r, NGX_HTTP_OK, "application/json",
@@ -425,6 +433,11 @@ ngx_http_infer_reply_error(ngx_http_infer_ctx_t *ctx)
     ngx_http_infer_count_end(ctx);
     ngx_http_infer_release(ctx);
     ctx->finished = 1;
+
+    if (ctx->done != NULL) {
+        ctx->done(ctx);
+        return;
+    }
 
     if (!ctx->sent) {
         rc = ngx_http_infer_send_error(ctx);

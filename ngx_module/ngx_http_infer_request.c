@@ -3,7 +3,7 @@
  * health) answered at once, the others as soon as their body is there.
  */
 
-#include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_input.h"
 
 #include <ngx_sha1.h>
 #include <sys/random.h>
@@ -153,6 +153,21 @@ ngx_http_infer_route(ngx_http_request_t *r, ngx_str_t *rest)
 }
 
 
+/* Where variables are the input the URI says nothing, the model all. */
+static ngx_http_infer_route_t *
+ngx_http_infer_input_route(ngx_http_infer_loc_conf_t *ilcf)
+{
+    ngx_http_infer_api_e           api;
+    static ngx_http_infer_route_t  route;
+
+    ngx_http_infer_input_kind(ilcf, &route.task, &api);
+    route.api = api;
+    route.methods = NGX_HTTP_GET|NGX_HTTP_HEAD|NGX_HTTP_POST;
+
+    return &route;
+}
+
+
 ngx_int_t
 ngx_http_infer_handler(ngx_http_request_t *r)
 {
@@ -164,7 +179,8 @@ ngx_http_infer_handler(ngx_http_request_t *r)
     ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
 
     ngx_str_null(&rest);
-    route = ngx_http_infer_route(r, &rest);
+    route = ilcf->input != NULL ? ngx_http_infer_input_route(ilcf)
+                                : ngx_http_infer_route(r, &rest);
 
     if (route == NULL) {
         rc = ngx_http_discard_request_body(r);
@@ -184,6 +200,9 @@ ngx_http_infer_handler(ngx_http_request_t *r)
 
         if (route->methods == NGX_HTTP_POST) {
             ngx_str_set(&allow, "POST");
+
+        } else if (route->methods & NGX_HTTP_POST) {
+            ngx_str_set(&allow, "GET, HEAD, POST");
 
         } else {
             ngx_str_set(&allow, "GET, HEAD");
@@ -355,6 +374,7 @@ ngx_http_infer_task(ngx_http_request_t *r, ngx_http_infer_loc_conf_t *ilcf,
     ctx->conf = ilcf;
     ctx->req.task = route->task;
     ctx->api = route->api;
+    ctx->plain = ilcf->input != NULL && ilcf->input->plain;
 
     /* of the main request; only this pointer knows us after a redirect */
     cln->handler = ngx_http_infer_cleanup;
@@ -520,7 +540,9 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
     ngx_http_infer_main_conf_t  *imcf;
     static _Alignas(8) u_char    small[NGX_HTTP_INFER_SMALL];
 
-    if (ngx_http_infer_body(ctx) != NGX_OK) {
+    rc = ctx->conf->input != NULL ? ngx_http_infer_input_body(ctx)
+                                  : ngx_http_infer_body(ctx);
+    if (rc != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -539,6 +561,11 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
     w.cap = cap;
 
     rc = ngx_http_infer_parse(ctx, &w);
+
+    /* a label is kept, not told as an object */
+    if (ctx->plain && ctx->encode != NULL) {
+        ctx->api = NGX_HTTP_INFER_LABEL;
+    }
 
     if (rc == NGX_OK) {
         imcf = ngx_http_get_module_main_conf(ctx->request,

@@ -434,9 +434,10 @@ ngx_http_infer_values_part(ngx_http_infer_ctx_t *ctx, const float *v,
 
     case NGX_HTTP_INFER_CLASSIFY:
     case NGX_HTTP_INFER_PREDICT:
+    case NGX_HTTP_INFER_LABEL:
         ngx_memcpy(e->values + e->at, v, n * sizeof(float));
 
-        if (e->at + n < e->width) {
+        if (e->at + n < e->width || ctx->api == NGX_HTTP_INFER_LABEL) {
             return;
         }
 
@@ -642,6 +643,9 @@ ngx_http_infer_encode_end(ngx_http_infer_ctx_t *ctx)
         }
 
         ngx_http_infer_out(out, "]");
+        break;
+
+    case NGX_HTTP_INFER_LABEL:
         break;
 
     case NGX_HTTP_INFER_PREDICT:

@@ -19,6 +19,8 @@ CHAT = ("smollm2.gguf", "/v1/chat/completions", {
 OTHERS = {
     "embeddings.conf": ("minilm", "/v1/embeddings", {"input": "Hello"},
                         lambda body: len(body["data"][0]["embedding"]) == 384),
+    "routing.conf": ("minilm", "/ask?q=I+want+a+refund", {},
+                     lambda body: body.startswith("/desk/billing, 0.")),
 }
 
 
@@ -55,7 +57,15 @@ def test_example(nginx, path):
         server.wait_log(r"model %s: worker 0 ready" % name)
     answer = server.post(endpoint, json.dumps(request), headers=headers)
     assert answer.status == 200, answer.body
-    assert holds(answer.json())
+    kind = answer.headers["Content-Type"]
+    # a value that came too late is left out: on a loaded machine, again
+    for _ in range(1 if kind == "application/json" else 10):
+        body = answer.json() if kind == "application/json" else \
+            answer.body.decode()
+        if holds(body):
+            break
+        answer = server.post(endpoint, json.dumps(request), headers=headers)
+    assert holds(body)
     if PAGE in text:
         page = server.get("/infer/")
         assert page.status == 200 and page.headers["Content-Type"] == \

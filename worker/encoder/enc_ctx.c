@@ -39,13 +39,15 @@ plan_own(plan_t *p, const enc_t *e, enc_own_t *o)
     uint32_t            inner = e->m->hp.heads * e->m->hp.head_dim;
     uint32_t            up = e->m->hp.flags & ENC_F_GLU ? 2 * ff : ff;
     uint32_t            most = embd > inner ? embd : inner, cols;
-    uint64_t            panel, f32;
+    uint64_t            panel, f32, i15;
 
     most = most > ff ? most : ff;
     cols = e->rows_max > ENC_CHUNK ? e->rows_max : ENC_CHUNK;
     panel = kern_panel_bytes(kern_panel_kind(e->m->wtype), cols, most);
     f32 = kern_panel_bytes(KERN_PANEL_F32, cols, embd);
-    o->panel = piece(p, panel > f32 ? panel : f32, 1);
+    i15 = kern_panel_bytes(KERN_PANEL_I15, cols, embd);
+    panel = panel > f32 ? panel : f32;
+    o->panel = piece(p, panel > i15 ? panel : i15, 1);
     o->tmp = piece(p, (uint64_t) cols * (embd > 2 * inner ? embd
                                          : 2 * inner), sizeof(float));
     o->up = piece(p, (uint64_t) cols * up, sizeof(float));

@@ -10,7 +10,7 @@
 
 
 /* Words that are gathered before the first of them is looked up. */
-#define TOK_BATCH_WORDS  192
+#define TOK_BATCH_WORDS  384
 
 /*
  * Words one after the other; their ids come in that order, at the latest with

@@ -106,8 +106,8 @@ bits(__m128i v, unsigned at)
 }
 
 
-void
-tok_win_classes(tok_win_t *w, const uint8_t *p)
+static void
+classes_sse2(tok_win_t *w, const uint8_t *p)
 {
     tok_win_t  m = { 0 };
     __m128i    v, blank;
@@ -133,16 +133,26 @@ tok_win_classes(tok_win_t *w, const uint8_t *p)
 }
 
 
-#else
+#endif
+
 
 void
 tok_win_classes(tok_win_t *w, const uint8_t *p)
 {
+#ifdef __SSE2__
+    if (__builtin_cpu_supports("avx512bw")) {
+        tok_win_classes_avx512(w, p);
+
+    } else if (__builtin_cpu_supports("avx2")) {
+        tok_win_classes_avx2(w, p);
+
+    } else {
+        classes_sse2(w, p);
+    }
+#else
     tok_win_classes_ref(w, p);
-}
-
-
 #endif
+}
 
 
 /* --- where pieces begin ------------------------------------------------ */

@@ -22,9 +22,12 @@ typedef struct {
     uint64_t  high;                 /* not ASCII */
 } tok_win_t;
 
-/* The classes of 64 bytes: as fast as can be, and the plain way (tests). */
+/* The classes of 64 bytes: as fast as this processor can, the plain way that
+ * the others must agree with, and what one needs certain processors for. */
 void tok_win_classes(tok_win_t *w, const uint8_t *p);
 void tok_win_classes_ref(tok_win_t *w, const uint8_t *p);
+void tok_win_classes_avx2(tok_win_t *w, const uint8_t *p);
+void tok_win_classes_avx512(tok_win_t *w, const uint8_t *p);
 
 /* Whether tok_win_ends knows the pattern (TOK_R_*). */
 bool tok_win_knows(uint32_t scan);

@@ -40,7 +40,7 @@ CJSON = {"cjson/cJSON.h"}
 # The longest folder that fits a file decides.
 DIRECTIONS = {
     "shm/": (set(), ("shm/",)),
-    "tokenizer/": (PCRE2 | {"emmintrin.h"}, ("tokenizer/",)),
+    "tokenizer/": (PCRE2 | {"emmintrin.h", "immintrin.h"}, ("tokenizer/",)),
     "ngx_module/": (set(), ("ngx_module/", "shm/")),
     "worker/": ({"liburing.h"}, ("worker/", "shm/", "tokenizer/")),
     "worker/cli/": (CJSON, ("worker/", "shm/", "tokenizer/")),

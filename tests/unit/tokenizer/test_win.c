@@ -46,6 +46,16 @@ classes_same(void **state)
         tok_win_classes(&a, buf);
         tok_win_classes_ref(&b, buf);
         assert_memory_equal(&a, &b, sizeof(a));
+#ifdef __x86_64__
+        if (__builtin_cpu_supports("avx2")) {
+            tok_win_classes_avx2(&a, buf);
+            assert_memory_equal(&a, &b, sizeof(a));
+        }
+        if (__builtin_cpu_supports("avx512bw")) {
+            tok_win_classes_avx512(&a, buf);
+            assert_memory_equal(&a, &b, sizeof(a));
+        }
+#endif
     }
 }
 

@@ -184,6 +184,7 @@ typedef struct {
     ngx_array_t                    *models;     /* ngx_http_infer_model_t * */
     ngx_flag_t                      pass;       /* 0: off */
     ngx_msec_t                      timeout;
+    ngx_msec_t                      ping;       /* 0: off */
     ngx_uint_t                      max_tokens;
     size_t                          buffer_size;
     ngx_flag_t                      ignore_client_abort;

@@ -81,6 +81,7 @@ struct ngx_http_infer_ctx_s {
 
     uint64_t                        first_ns;   /* first text */
     uint64_t                        last_ns;    /* last text */
+    uint64_t                        ping_ns;    /* last sign of life */
     uint64_t                        end_ns;
     shr_usage_t                     usage;
     ngx_uint_t                      reason;
@@ -91,6 +92,7 @@ struct ngx_http_infer_ctx_s {
     unsigned                        include_usage:1;
     unsigned                        started:1;  /* START has come */
     unsigned                        sent:1;     /* header was sent */
+    unsigned                        said:1;     /* and some of the answer */
     unsigned                        ended:1;    /* END or ERROR has come */
     unsigned                        finished:1; /* finalized; touch nothing */
     unsigned                        counted:1;  /* in the metrics */
@@ -192,11 +194,31 @@ ngx_msec_t ngx_http_infer_retry_after(ngx_http_infer_pool_t *pool);
 /* Looks how fast requests end; cheap, to be called often. */
 void ngx_http_infer_measure(ngx_http_infer_pool_t *pool);
 
+/* request: the body as one piece in ctx->body. */
+ngx_int_t ngx_http_infer_body(ngx_http_infer_ctx_t *ctx);
+
+/* prefix, trace: variables of any location. */
+typedef enum {
+    NGX_HTTP_INFER_TRACE_ALL = 0,       /* what is passed on */
+    NGX_HTTP_INFER_TRACE_ID,
+    NGX_HTTP_INFER_TRACE_SPAN,
+    NGX_HTTP_INFER_TRACE_PARENT,
+    NGX_HTTP_INFER_TRACE_STATE
+} ngx_http_infer_trace_e;
+
+ngx_int_t ngx_http_infer_prefix_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+ngx_int_t ngx_http_infer_trace_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
 /* reply: reads frames, sends what they say, finalizes at the end. */
 void ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx);
 /* Ends with ctx->error: as a status, or as an event of an open stream. */
 void ngx_http_infer_reply_error(ngx_http_infer_ctx_t *ctx);
 void ngx_http_infer_reply_reset(ngx_http_infer_ctx_t *ctx);
+/* Says in a stream that nothing has come for a while.  NGX_ERROR: the request
+ * has gone. */
+ngx_int_t ngx_http_infer_reply_ping(ngx_http_infer_ctx_t *ctx);
 void ngx_http_infer_write_handler(ngx_http_request_t *r);
 
 /* event: puts a request into the list of those with news. */

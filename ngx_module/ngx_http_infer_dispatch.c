@@ -14,6 +14,7 @@ static ngx_int_t ngx_http_infer_pick(ngx_http_infer_ctx_t *ctx,
     uint32_t *worker);
 static ngx_int_t ngx_http_infer_claim(ngx_http_infer_ctx_t *ctx,
     shr_req_writer_t *w);
+static ngx_msec_t ngx_http_infer_ping_ms(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_timeout(ngx_event_t *ev);
 
 
@@ -58,8 +59,9 @@ ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx, shr_req_writer_t *w)
     ctx->timer.data = ctx;
     ctx->timer.log = ctx->request->connection->log;
     ctx->ident_fd = ctx->request->connection->fd;
-    ngx_add_timer(&ctx->timer, ngx_min(ctx->timeout,
-                                       ctx->model->queue_timeout));
+    ngx_add_timer(&ctx->timer, ngx_min(ngx_min(ctx->timeout,
+                                               ctx->model->queue_timeout),
+                                       ngx_http_infer_ping_ms(ctx)));
     return NGX_OK;
 }
 
@@ -168,7 +170,7 @@ ngx_http_infer_resubmit(ngx_http_infer_ctx_t *ctx)
 
     pool = ctx->pool;
 
-    if (ctx->sent || ctx->retries == NGX_HTTP_INFER_RETRIES
+    if (ctx->said || ctx->retries == NGX_HTTP_INFER_RETRIES
         || ngx_http_infer_pick(ctx, &worker) != NGX_OK
         || shr_client_submit(pool->client, ctx->slot, worker) != 0)
     {
@@ -336,6 +338,45 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
 }
 
 
+/* Until its stream is to give a sign of life. */
+static ngx_msec_t
+ngx_http_infer_ping_ms(ngx_http_infer_ctx_t *ctx)
+{
+    return ctx->stream && ctx->conf->ping != 0 ? ctx->conf->ping
+                                               : NGX_MAX_INT32_VALUE;
+}
+
+
+/* Gives it, if nothing was said for so long; *next becomes the time until the
+ * next, if that is earlier.  NGX_ERROR: the request has gone. */
+static ngx_int_t
+ngx_http_infer_ping(ngx_http_infer_ctx_t *ctx, ngx_msec_t *next)
+{
+    uint64_t    now, last;
+    ngx_msec_t  ms, age;
+
+    ms = ngx_http_infer_ping_ms(ctx);
+
+    if (ms == NGX_MAX_INT32_VALUE || ctx->ended) {
+        return NGX_OK;
+    }
+
+    now = ngx_http_infer_now();
+    last = ngx_max(ngx_max(ctx->last_ns, ctx->ping_ns), ctx->req.queued_ns);
+    age = (ngx_msec_t) ((now - last) / 1000000) + 1;
+
+    if (age < ms) {
+        *next = ngx_min(*next, ms - age);
+        return NGX_OK;
+    }
+
+    ctx->ping_ns = now;
+    *next = ngx_min(*next, ms);
+
+    return ngx_http_infer_reply_ping(ctx);
+}
+
+
 /*
  * The queue timeout or the request's own.  nginx's cached time may be some
  * milliseconds ahead of ours: a timer that comes too early waits for the rest
@@ -344,7 +385,7 @@ ngx_http_infer_ready_workers(ngx_http_infer_pool_t *pool)
 static void
 ngx_http_infer_timeout(ngx_event_t *ev)
 {
-    ngx_msec_t             age, end;
+    ngx_msec_t             age, end, next;
     ngx_connection_t      *c;
     ngx_http_infer_ctx_t  *ctx;
 
@@ -359,7 +400,13 @@ ngx_http_infer_timeout(ngx_event_t *ev)
                        : ngx_min(ctx->timeout, ctx->model->queue_timeout);
 
     if (age < end) {
-        ngx_add_timer(ev, end - age);
+        next = ngx_min(end - age, ngx_http_infer_ping_ms(ctx));
+
+        if (ngx_http_infer_ping(ctx, &next) == NGX_OK) {
+            ngx_add_timer(ev, next);
+        }
+
+        ngx_http_run_posted_requests(c);
         return;
     }
 

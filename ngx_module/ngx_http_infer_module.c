@@ -83,6 +83,13 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       offsetof(ngx_http_infer_loc_conf_t, timeout),
       NULL },
 
+    { ngx_string("infer_ping"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_infer_loc_conf_t, ping),
+      NULL },
+
     { ngx_string("infer_max_tokens"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_num_slot,
@@ -639,6 +646,7 @@ ngx_http_infer_create_loc_conf(ngx_conf_t *cf)
 
     conf->pass = NGX_CONF_UNSET;
     conf->timeout = NGX_CONF_UNSET_MSEC;
+    conf->ping = NGX_CONF_UNSET_MSEC;
     conf->max_tokens = NGX_CONF_UNSET_UINT;
     conf->buffer_size = NGX_CONF_UNSET_SIZE;
     conf->ignore_client_abort = NGX_CONF_UNSET;
@@ -656,6 +664,7 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 600000);
+    ngx_conf_merge_msec_value(conf->ping, prev->ping, 0);
     ngx_conf_merge_uint_value(conf->max_tokens, prev->max_tokens, 0);
     ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 4096);
     ngx_conf_merge_value(conf->ignore_client_abort,

@@ -186,6 +186,21 @@ ngx_http_infer_expects(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
 }
 
 
+static void
+ngx_http_infer_text(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
+    u_char *data)
+{
+    ctx->said = 1;
+
+    if (ctx->holds != NULL) {
+        ctx->holds->texts++;
+        ctx->holds->text_bytes += frame->len;
+    }
+
+    ngx_http_infer_render_text(ctx, frame->choice, data, frame->len);
+}
+
+
 static ngx_int_t
 ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     u_char *data)
@@ -212,12 +227,7 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
         return NGX_OK;
 
     case SHR_F_TEXT:
-        if (ctx->holds != NULL) {
-            ctx->holds->texts++;
-            ctx->holds->text_bytes += frame->len;
-        }
-
-        ngx_http_infer_render_text(ctx, frame->choice, data, frame->len);
+        ngx_http_infer_text(ctx, frame, data);
         return NGX_OK;
 
     case SHR_F_LOGPROB:
@@ -455,6 +465,28 @@ ngx_http_infer_reply_error(ngx_http_infer_ctx_t *ctx)
     }
 
     ngx_http_finalize_request(r, rc);
+}
+
+
+/* A comment, as the format of server-sent events has it: proxies see that the
+ * stream lives, clients pass it over.  With it the status is sent. */
+ngx_int_t
+ngx_http_infer_reply_ping(ngx_http_infer_ctx_t *ctx)
+{
+    if (ctx->out.busy != NULL) {
+        return NGX_OK;                  /* it is the client that waits */
+    }
+
+    ngx_http_infer_out(&ctx->out, ": ping\n\n");
+
+    if (ngx_http_infer_flush(ctx, 0) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ctx->finished = 1;
+    ngx_http_finalize_request(ctx->request, NGX_ERROR);
+
+    return NGX_ERROR;
 }
 
 

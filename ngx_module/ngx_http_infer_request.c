@@ -408,7 +408,7 @@ ngx_http_infer_cleanup(void *data)
 
 /* The body as one piece of memory: the buffer that nginx read it into, or a
  * copy of its parts. */
-static ngx_int_t
+ngx_int_t
 ngx_http_infer_body(ngx_http_infer_ctx_t *ctx)
 {
     off_t                size;

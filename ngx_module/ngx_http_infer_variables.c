@@ -16,6 +16,14 @@ typedef enum {
     NGX_HTTP_INFER_VAR_STATUS,
     NGX_HTTP_INFER_VAR_WORKER,
     NGX_HTTP_INFER_VAR_RETRIES,
+    NGX_HTTP_INFER_VAR_OPERATION,
+    NGX_HTTP_INFER_VAR_ID,
+    NGX_HTTP_INFER_VAR_MAX,
+    NGX_HTTP_INFER_VAR_TEMPERATURE,
+    NGX_HTTP_INFER_VAR_TOP_P,
+    NGX_HTTP_INFER_VAR_CHOICES,
+    NGX_HTTP_INFER_VAR_STREAM,
+    NGX_HTTP_INFER_VAR_PRIORITY,
     NGX_HTTP_INFER_VAR_LIMIT,
     NGX_HTTP_INFER_VAR_RESERVED,
     NGX_HTTP_INFER_VAR_CHARGED
@@ -42,9 +50,27 @@ static ngx_http_variable_t  ngx_http_infer_vars[] = {
     var("infer_status", NGX_HTTP_INFER_VAR_STATUS),
     var("infer_worker", NGX_HTTP_INFER_VAR_WORKER),
     var("infer_retries", NGX_HTTP_INFER_VAR_RETRIES),
+    var("infer_operation", NGX_HTTP_INFER_VAR_OPERATION),
+    var("infer_response_id", NGX_HTTP_INFER_VAR_ID),
+    var("infer_max_tokens", NGX_HTTP_INFER_VAR_MAX),
+    var("infer_temperature", NGX_HTTP_INFER_VAR_TEMPERATURE),
+    var("infer_top_p", NGX_HTTP_INFER_VAR_TOP_P),
+    var("infer_choices", NGX_HTTP_INFER_VAR_CHOICES),
+    var("infer_stream", NGX_HTTP_INFER_VAR_STREAM),
+    var("infer_priority", NGX_HTTP_INFER_VAR_PRIORITY),
     var("infer_limit_status", NGX_HTTP_INFER_VAR_LIMIT),
     var("infer_reserved_tokens", NGX_HTTP_INFER_VAR_RESERVED),
     var("infer_charged_tokens", NGX_HTTP_INFER_VAR_CHARGED),
+#undef var
+    { ngx_string("infer_prefix_key"), NULL, ngx_http_infer_prefix_variable, 0,
+      0, 0 },
+#define var(name, what)                                                       \
+    { ngx_string(name), NULL, ngx_http_infer_trace_variable, what, 0, 0 }
+    var("infer_traceparent", NGX_HTTP_INFER_TRACE_ALL),
+    var("infer_trace_id", NGX_HTTP_INFER_TRACE_ID),
+    var("infer_span_id", NGX_HTTP_INFER_TRACE_SPAN),
+    var("infer_parent_id", NGX_HTTP_INFER_TRACE_PARENT),
+    var("infer_tracestate", NGX_HTTP_INFER_TRACE_STATE),
 #undef var
     ngx_http_null_variable
 };
@@ -103,6 +129,69 @@ ngx_http_infer_outcome(ngx_http_infer_ctx_t *ctx)
 }
 
 
+/* The names of OpenTelemetry's conventions where they have some. */
+static const char *
+ngx_http_infer_operation(ngx_http_infer_ctx_t *ctx)
+{
+    static const char  *names[SHR_TASK_MAX] = {
+        [SHR_TASK_CHAT] = "chat",
+        [SHR_TASK_COMPLETE] = "text_completion",
+        [SHR_TASK_TOKENIZE] = "tokenize",
+        [SHR_TASK_DETOKENIZE] = "detokenize",
+        [SHR_TASK_EMBED] = "embeddings",
+        [SHR_TASK_RERANK] = "rerank",
+        [SHR_TASK_CLASSIFY] = "classify",
+    };
+
+    return names[ctx->req.task];
+}
+
+
+/* What was asked for; nothing while the request is not read. */
+static u_char *
+ngx_http_infer_asked(ngx_http_infer_ctx_t *ctx, ngx_uint_t what, u_char *p)
+{
+    shr_req_t  *req;
+
+    req = &ctx->req;
+
+    if (what == NGX_HTTP_INFER_VAR_OPERATION) {
+        return ngx_sprintf(p, "%s", ngx_http_infer_operation(ctx));
+    }
+
+    if (ctx->model == NULL) {
+        return p;
+    }
+
+    switch (what) {
+
+    case NGX_HTTP_INFER_VAR_ID:
+        return ngx_sprintf(p, "%s%*s",
+                           req->task == SHR_TASK_CHAT ? "chatcmpl-" : "cmpl-",
+                           (size_t) NGX_HTTP_INFER_ID_LEN, ctx->id);
+
+    case NGX_HTTP_INFER_VAR_MAX:
+        return req->max_tokens == SHR_MAX_TOKENS_REST ? p
+               : ngx_sprintf(p, "%uD", req->max_tokens);
+
+    case NGX_HTTP_INFER_VAR_TEMPERATURE:
+        return ngx_sprintf(p, "%.3f", (double) req->temperature);
+
+    case NGX_HTTP_INFER_VAR_TOP_P:
+        return ngx_sprintf(p, "%.3f", (double) req->top_p);
+
+    case NGX_HTTP_INFER_VAR_CHOICES:
+        return ngx_sprintf(p, "%ui", ctx->nchoices);
+
+    case NGX_HTTP_INFER_VAR_STREAM:
+        return ngx_sprintf(p, "%s", ctx->stream ? "true" : "false");
+
+    default:                            /* NGX_HTTP_INFER_VAR_PRIORITY */
+        return ngx_sprintf(p, "%D", req->priority);
+    }
+}
+
+
 static u_char *
 ngx_http_infer_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what, u_char *p)
 {
@@ -154,9 +243,14 @@ ngx_http_infer_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what, u_char *p)
     case NGX_HTTP_INFER_VAR_RETRIES:
         return ngx_sprintf(p, "%ui", ctx->retries);
 
-    default:
+    case NGX_HTTP_INFER_VAR_LIMIT:
+    case NGX_HTTP_INFER_VAR_RESERVED:
+    case NGX_HTTP_INFER_VAR_CHARGED:
         return ngx_http_infer_limit_value(ctx, what - NGX_HTTP_INFER_VAR_LIMIT,
                                           p);
+
+    default:
+        return ngx_http_infer_asked(ctx, what, p);
     }
 }
 

@@ -165,19 +165,6 @@ typedef enum {
     NGX_HTTP_INFER_NSHED
 } ngx_http_infer_shed_e;
 
-/* limit: reserves what a request of `len` bytes may take; NGX_ERROR:
- * ctx->error says why it may not. */
-ngx_int_t ngx_http_infer_limit(ngx_http_infer_ctx_t *ctx, size_t len);
-/* It has ended, as ctx says: what it took is charged, the rest returned.  Does
- * nothing when called again. */
-void ngx_http_infer_limit_settle(ngx_http_infer_ctx_t *ctx);
-ngx_int_t ngx_http_infer_limit_headers(ngx_http_request_t *r);
-/* 0: what a limit said, 1: tokens reserved, 2: charged. */
-u_char *ngx_http_infer_limit_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what,
-    u_char *p);
-void ngx_http_infer_limit_metrics(ngx_http_infer_main_conf_t *imcf,
-    ngx_http_infer_out_t *out);
-
 /* admit: deadline, scope, share and priority of a request that was parsed. */
 void ngx_http_infer_set_limits(ngx_http_infer_ctx_t *ctx);
 /* Whether it may wait; NGX_ERROR: ctx->error says why not. */

@@ -8,6 +8,7 @@
 #define NGX_HTTP_INFER_LIMIT_H
 
 #include "ngx_module/ngx_http_infer.h"
+#include "ngx_module/ngx_http_infer_out.h"
 
 #include "shm/shr_limit.h"
 
@@ -63,6 +64,19 @@ ngx_int_t ngx_http_infer_limit_init(ngx_cycle_t *cycle,
     ngx_http_infer_main_conf_t *imcf);
 void ngx_http_infer_limit_exit(ngx_cycle_t *cycle,
     ngx_http_infer_main_conf_t *imcf);
+
+/* Reserves what a request of `len` bytes may take; NGX_ERROR:
+ * ctx->error says why it may not. */
+ngx_int_t ngx_http_infer_limit(ngx_http_infer_ctx_t *ctx, size_t len);
+/* It has ended, as ctx says: what it took is charged, the rest returned.  Does
+ * nothing when called again. */
+void ngx_http_infer_limit_settle(ngx_http_infer_ctx_t *ctx);
+ngx_int_t ngx_http_infer_limit_headers(ngx_http_request_t *r);
+/* 0: what a limit said, 1: tokens reserved, 2: charged. */
+u_char *ngx_http_infer_limit_value(ngx_http_infer_ctx_t *ctx, ngx_uint_t what,
+    u_char *p);
+void ngx_http_infer_limit_metrics(ngx_http_infer_main_conf_t *imcf,
+    ngx_http_infer_out_t *out);
 
 
 #endif /* NGX_HTTP_INFER_LIMIT_H */

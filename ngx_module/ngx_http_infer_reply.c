@@ -187,7 +187,7 @@ ngx_http_infer_expects(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame)
 
 
 static void
-ngx_http_infer_text(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
+ngx_http_infer_said(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     u_char *data)
 {
     ctx->said = 1;
@@ -227,7 +227,7 @@ ngx_http_infer_frame(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
         return NGX_OK;
 
     case SHR_F_TEXT:
-        ngx_http_infer_text(ctx, frame, data);
+        ngx_http_infer_said(ctx, frame, data);
         return NGX_OK;
 
     case SHR_F_LOGPROB:

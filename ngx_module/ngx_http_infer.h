@@ -152,8 +152,7 @@ typedef struct {
     ngx_msec_t                      rate_time;  /* drain rate: window start */
     uint64_t                        rate_ends;  /* answers at that time */
     ngx_uint_t                      rate_busy;  /* somebody waited then */
-    uint64_t                        rate;       /* per 1024 seconds; 0: not
-                                                   known */
+    uint64_t                        rate;       /* per 1024 seconds, or 0 */
 } ngx_http_infer_pool_t;
 
 

@@ -36,6 +36,7 @@ tok_build_free(tok_build_t *b)
     tok_vec_free(&b->merges);
     tok_vec_free(&b->scores);
     tok_vec_free(&b->added);
+    tok_vec_free(&b->added_index);
     tok_vec_free(&b->norm);
     tok_vec_free(&b->pre);
     tok_vec_free(&b->post);
@@ -236,6 +237,75 @@ tok_build_find(const tok_build_t *b, const uint8_t *p, size_t len)
 }
 
 
+/* Where the index has the added token of this text, or a free place. */
+static uint32_t *
+added_place(const tok_build_t *b, const uint8_t *p, size_t len)
+{
+    const tok_added_t  *a = b->added.ptr;
+    uint32_t           *index = b->added_index.ptr;
+    size_t              mask = b->added_index.n - 1, left = TOK_PROBES_MAX;
+    size_t              at = tok_hash_bytes(p, len) & mask;
+    tok_ref_t           r;
+
+    for (/* void */; index[at] != 0; at = (at + 1) & mask) {
+        if (left-- == 0) {
+            return NULL;
+        }
+        r = a[index[at] - 1].text;
+        if (r.len == len && memcmp(tok_build_text(b, r), p, len) == 0) {
+            break;
+        }
+    }
+    return &index[at];
+}
+
+
+tok_added_t *
+tok_build_added_find(const tok_build_t *b, const uint8_t *p, size_t len)
+{
+    uint32_t  *place;
+
+    if (b->added.n == 0) {
+        return NULL;
+    }
+    place = added_place(b, p, len);
+    return place == NULL || *place == 0 ? NULL
+           : (tok_added_t *) b->added.ptr + *place - 1;
+}
+
+
+/* The index is at most half full: all of it is made anew if it grows. */
+static int
+index_added(tok_build_t *b)
+{
+    const tok_added_t  *a = b->added.ptr;
+    tok_vec_t          *v = &b->added_index;
+    uint32_t           *place;
+    size_t              from = b->added.n - 1, n;
+
+    if (2 * b->added.n > v->n) {
+        n = v->n ? 2 * v->n : 64;
+        if (tok_vec_room(v, n - v->n, sizeof(uint32_t)) != 0) {
+            return no_memory(b);
+        }
+        v->n = n;
+        memset(v->ptr, 0, n * sizeof(uint32_t));
+        from = 0;
+    }
+    for (/* void */; from < b->added.n; from++) {
+        place = added_place(b, tok_build_text(b, a[from].text),
+                            a[from].text.len);
+        if (place == NULL) {
+            return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: added token %u is "
+                            "one of many with nearly the same hash",
+                            a[from].id);
+        }
+        *place = (uint32_t) from + 1;
+    }
+    return 0;
+}
+
+
 int
 tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
     uint32_t flags)
@@ -266,7 +336,7 @@ tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
     ((tok_added_t *) b->added.ptr)[b->added.n++] = a;
     ((uint8_t *) b->flags.ptr)[id] |= (uint8_t)
         (TOK_F_ADDED | (flags & TOK_A_SPECIAL ? TOK_F_SPECIAL : 0));
-    return 0;
+    return index_added(b);
 }
 
 

@@ -26,6 +26,7 @@ typedef struct {
     tok_vec_t     tokens;           /* tok_ref_t */
     tok_vec_t     flags;            /* uint8_t */
     tok_vec_t     bytes, first, last;           /* tok_ref_t */
+    tok_vec_t     added_index;      /* uint32_t: 1 + number, by text */
     tok_vec_t     merges;           /* tok_merge_t, file order */
     tok_vec_t     scores;           /* double */
     tok_vec_t     added;            /* tok_added_t */
@@ -75,6 +76,10 @@ int tok_build_merge(tok_build_t *b, const uint8_t *l, size_t l_len,
 int tok_build_merges_end(tok_build_t *b);
 int tok_build_added(tok_build_t *b, uint32_t id, const char *p, size_t len,
     uint32_t flags);
+
+/* The added token of this text, or NULL. */
+tok_added_t *tok_build_added_find(const tok_build_t *b, const uint8_t *p,
+    size_t len);
 int tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op);
 
 /* Collects the ids that end a generation; added tokens must be there. */

@@ -9,27 +9,8 @@
 
 /* --- added tokens ------------------------------------------------------ */
 
-/* The added token of this text that is there already, or NULL. */
-static tok_added_t *
-added_by_text(tok_hf_t *f, tok_str_t s)
-{
-    tok_added_t  *a = f->b->added.ptr;
-    size_t        i;
-
-    for (i = 0; i < f->b->added.n; i++) {
-        if (a[i].text.len == s.len
-            && memcmp(tok_build_text(f->b, a[i].text), s.ptr, s.len) == 0)
-        {
-            return &a[i];
-        }
-    }
-    return NULL;
-}
-
-
-/* Many added tokens: only those of the model or new can be repeated. */
 static int
-added_token(tok_hf_t *f, uint32_t *next_id, bool search)
+added_token(tok_hf_t *f, uint32_t *next_id)
 {
     static const struct {
         const char  *key;
@@ -69,9 +50,7 @@ added_token(tok_hf_t *f, uint32_t *next_id, bool search)
     }
     /* As the reference: the model's id, else the next one; never the file's. */
     id = tok_build_find(f->b, (const uint8_t *) s.ptr, s.len);
-    old = id == TOK_NO_ID ? (search ? added_by_text(f, s) : NULL)
-          : ((uint8_t *) f->b->flags.ptr)[id] & TOK_F_ADDED
-          ? added_by_text(f, s) : NULL;
+    old = tok_build_added_find(f->b, (const uint8_t *) s.ptr, s.len);
     if (old != NULL) {
         old->flags = bits;
         return 0;
@@ -94,7 +73,7 @@ added_tokens(tok_hf_t *f)
         if (f->b->added.n >= TOK_ADDED_MAX) {
             return tok_json_fail(f->j, TOK_E_LIMIT, "too many added tokens");
         }
-        rc = added_token(f, &next_id, f->b->added.n < 4096);
+        rc = added_token(f, &next_id);
     }
     return rc;
 }
@@ -249,7 +228,7 @@ named_token(tok_hf_t *f, const tok_members_t *m, const char *key,
     if (rc != 0) {
         return rc;
     }
-    a = added_by_text(f, s);
+    a = tok_build_added_find(f->b, (const uint8_t *) s.ptr, s.len);
     *id = a != NULL ? a->id
           : tok_build_find(f->b, (const uint8_t *) s.ptr, s.len);
     return 0;

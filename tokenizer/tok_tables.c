@@ -350,7 +350,7 @@ merge_table(tok_build_t *b)
     const tok_merge_t  *m = b->merges.ptr;
     tok_vec_t          *v = &b->table[TOK_S_MERGES];
     tok_merge_t        *slot;
-    uint32_t            log = 4, mask, at;
+    uint32_t            log = 4, mask, at, left;
     size_t              i, n;
     uint64_t            key;
 
@@ -373,10 +373,15 @@ merge_table(tok_build_t *b)
         }
         key = (uint64_t) m[i].a << 32 | m[i].b;
         at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & mask;
+        left = TOK_PROBES_MAX;
         while (slot[at].a != TOK_NO_ID
                && (slot[at].a != m[i].a || slot[at].b != m[i].b))
         {
             at = (at + 1) & mask;
+            if (left-- == 0) {
+                return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: merge %zu is "
+                                "one of many with nearly the same hash", i);
+            }
         }
         slot[at] = m[i];            /* a repeated pair: the last one counts */
     }

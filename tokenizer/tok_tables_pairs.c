@@ -51,7 +51,7 @@ tok_tables_words(tok_build_t *b)
 {
     const tok_ref_t  *bytes = b->bytes.ptr;
     const uint8_t    *flags = b->flags.ptr;
-    uint32_t          mask, at, id, n_ids = (uint32_t) b->tokens.n;
+    uint32_t          mask, at, id, n_ids = (uint32_t) b->tokens.n, left;
     size_t            n = 0;
     tok_word_t       *slot, w;
 
@@ -69,8 +69,12 @@ tok_tables_words(tok_build_t *b)
             continue;
         }
         w = tok_word_key(tok_build_text(b, bytes[id]), bytes[id].len, &at);
+        left = TOK_PROBES_MAX;
         for (at &= mask; slot[at].k1 != 0; at = (at + 1) & mask) {
-            /* void */
+            if (left-- == 0) {
+                return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: token %u is "
+                                "one of many with nearly the same hash", id);
+            }
         }
         w.k1 |= (uint64_t) (id + 1) << TOK_WORD_ID;
         slot[at] = w;

@@ -196,13 +196,54 @@ pre_names(void **state)
 }
 
 
+#define OTHERS  ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false," \
+                "\"normalized\":false}"
+
+/* Each of many added tokens stands twice: the second only changes flags. */
+static void
+added_again(void **state)
+{
+    const int     n = 9000;
+    char         *json = malloc((size_t) n * 2 * 128 + 256), text[16];
+    size_t        at;
+    int           i, round;
+    tok_t        *t;
+    tok_err_t     err;
+
+    (void) state;
+    assert_non_null(json);
+    at = (size_t) snprintf(json, 256, "{\"added_tokens\":[");
+    for (round = 0; round < 2; round++) {
+        for (i = 0; i < n; i++) {
+            at += (size_t) snprintf(json + at, 256, "%s{\"id\":%d,"
+                                    "\"content\":\"<x%d>\",\"special\":%s"
+                                    OTHERS, round + i ? "," : "", 7 + i, i,
+                                    round ? "true" : "false");
+        }
+    }
+    at += (size_t) snprintf(json + at, 256, "],\"model\":{" VOCAB "," MERGES
+                            "}}");
+    if (tok_open_json(&t, json, at, &err) != 0) {
+        fail_msg("%s", err.msg);
+    }
+    assert_int_equal(tok_vocab_size(t), 7 + n);
+    for (i = 0; i < n; i += 97) {
+        at = (size_t) snprintf(text, sizeof(text), "<x%d>", i);
+        assert_int_equal(tok_token_to_id(t, text, at), 7 + i);
+        assert_true(tok_is_special(t, (uint32_t) (7 + i)));
+    }
+    tok_close(t);
+    free(json);
+}
+
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(any_order), cmocka_unit_test(twice),
         cmocka_unit_test(many_merges), cmocka_unit_test(nested_set),
-        cmocka_unit_test(pre_names)
+        cmocka_unit_test(pre_names), cmocka_unit_test(added_again)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,6 +53,9 @@ added_token(tok_hf_t *f, uint32_t *next_id)
     old = tok_build_added_find(f->b, (const uint8_t *) s.ptr, s.len);
     if (old != NULL) {
         old->flags = bits;
+        /* For the reference a token once special stays so. */
+        ((uint8_t *) f->b->flags.ptr)[old->id] |=
+            bits & TOK_A_SPECIAL ? TOK_F_SPECIAL : 0;
         return 0;
     }
     if (id == TOK_NO_ID) {

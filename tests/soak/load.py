@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Connections that ask without end and know every answer beforehand.
 
-    load.py PORT [--connections N] [--rate N] [--seed N] [--static]
+    load.py PORT [--connections N] [--rate N] [--seed N] [--prefix PATH]
+            [--real] [--static]
 
 The answers are learned from the calm server first; then each one is compared
-byte by byte (but for its id, its time and the model's fingerprint). Every
-second connection is kept alive, the others serve one request. Commands on
-standard input: `pause` (answered by `paused` when nothing runs), `resume`,
-`stop`. Standard output has one line of JSON for every request that did not end
-well, and the sums at the end.
+byte by byte (but for its id, its time, the model's fingerprint and what came
+from the prefix cache). Every second connection is kept alive, the others serve
+one request. Commands on standard input: `pause` (answered by `paused` when
+nothing runs and all is closed), `resume`, `stop`. Standard output has one line
+of JSON for every request that did not end well, and the sums at the end.
 
 How a request ends:
 
@@ -33,7 +34,7 @@ import time
 
 LIMIT_S = 300
 HEADER_END = b"\r\n\r\n"
-VARIABLE = re.compile(rb'"(id|created|system_fingerprint)": '
+VARIABLE = re.compile(rb'"(id|created|system_fingerprint|cached_tokens)": '
                       rb'("[^"]*"|\d+)')
 
 
@@ -53,14 +54,14 @@ class Kind:
         self.stream = bool(body.get("stream"))
         self.text = self.rest = None
 
-    def request(self, mark, close):
+    def request(self, mark, close, prefix=b""):
         body = dict(self.body)
         if self.echo:
             body["prompt"] = mark + body["prompt"]
         data = json.dumps(body).encode()
-        return (b"POST %s HTTP/1.1\r\nHost: soak\r\nX-Request-Id: %s\r\n"
+        return (b"POST %s%s HTTP/1.1\r\nHost: soak\r\nX-Request-Id: %s\r\n"
                 b"Content-Type: application/json\r\nContent-Length: %d\r\n"
-                b"%s\r\n%s" % (self.path, mark.encode(), len(data),
+                b"%s\r\n%s" % (prefix, self.path, mark.encode(), len(data),
                                b"Connection: close\r\n" if close else b"",
                                data))
 
@@ -83,7 +84,8 @@ def kinds(real):
                 common, messages=[{"role": "user", "content": words}]),
                 False))
             found.append(Kind(b"/v1/completions", dict(
-                common, prompt=" " + words.strip(), echo=True), True))
+                common, prompt=" " + words.strip(), echo=not real),
+                not real))              # a prompt's mark changes an answer
     return found
 
 
@@ -225,10 +227,12 @@ class Load:
     def __init__(self, options):
         self.options = options
         self.random = random.Random(options.seed)
+        self.prefix = options.prefix.encode()
         self.kinds = kinds(options.real)
         self.sums = collections.Counter()
         self.took = []
         self.static = []
+        self.connections = []
         self.running = 0
         self.stopped = False
         self.go = asyncio.Event()
@@ -242,7 +246,7 @@ class Load:
         for kind in self.kinds:
             connection = Connection(self.options.port)
             await connection.open()
-            connection.writer.write(kind.request("calm ", True))
+            connection.writer.write(kind.request("calm ", True, self.prefix))
             status, fields = await connection.head()
             answer = Answer(kind, "calm ")
             async for data in connection.chunks(fields):
@@ -257,7 +261,7 @@ class Load:
 
     async def exchange(self, connection, kind, mark, close):
         """One request: how it ended and what to say about it."""
-        connection.writer.write(kind.request(mark, close))
+        connection.writer.write(kind.request(mark, close, self.prefix))
         connection.used += 1
         try:
             status, fields = await connection.head()
@@ -320,6 +324,7 @@ class Load:
 
     async def client(self, index):
         connection = Connection(self.options.port)
+        self.connections.append(connection)
         close = index % 2 == 0
         pause = (self.options.connections / self.options.rate
                  if self.options.rate else 0)
@@ -378,6 +383,8 @@ class Load:
                 self.go.clear()
                 while self.running:
                     await asyncio.sleep(0.005)
+                for connection in self.connections:
+                    connection.close()
                 self.say(paused=self.numbers())
             elif word == b"resume":
                 self.go.set()
@@ -414,6 +421,7 @@ def main():
     parser.add_argument("port", type=int)
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--prefix", default="")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--static", action="store_true")

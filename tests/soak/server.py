@@ -192,14 +192,15 @@ class Server(Nginx):
         return {word: max(counts) for word, counts in found.items()}
 
     def memory(self):
-        """KiB of RssAnon and VmSwap, by kind of process, summed."""
+        """KiB of RssAnon and VmSwap: the largest of each kind of process."""
         found = {}
         for pid in descendants(os.getpid()):
             command = command_of(pid)
             for word in ("master process", "worker process", "cache manager",
-                         "--supervise", "--worker"):
+                         "--supervise", "--worker --name m ",
+                         "--worker --name real "):
                 if word in command and "shutting down" not in command:
-                    found[word] = found.get(word, 0) + anonymous_kib(pid)
+                    found[word] = max(found.get(word, 0), anonymous_kib(pid))
         return found
 
 

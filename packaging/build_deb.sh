@@ -49,7 +49,7 @@ END
 
 
 command -v dpkg-buildpackage > /dev/null || die "needs dpkg-dev:" \
-    "apt-get install --no-install-recommends dpkg-dev debhelper fakeroot"
+    "apt-get install --no-install-recommends build-essential debhelper fakeroot"
 commit=$(git -C "$top" rev-parse --short=7 HEAD) \
     || die "$top is not a git repository"
 SOURCE_DATE_EPOCH=$(git -C "$top" log -1 --format=%ct)

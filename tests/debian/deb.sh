@@ -29,7 +29,7 @@ build_packages()
 {
     begin_root
     clone
-    inside "$apt"' gcc make libc6-dev pkg-config nginx-dev libpcre2-dev \
+    inside "$apt"' build-essential pkg-config nginx-dev libpcre2-dev \
             liburing-dev libcjson-dev libopenblas-serial-dev dpkg-dev \
             debhelper fakeroot > /opt/apt.log
         mv nginx-infer first; cp -r first another-folder
@@ -60,6 +60,7 @@ install_packages()
     inside "$apt"' curl /opt/deb/*.deb > /opt/apt.log
         rm /etc/nginx/sites-enabled/default
         test -e /etc/nginx/modules-enabled/50-mod-http-infer.conf
+        test -s /usr/share/nginx-infer/status/index.html
         dpkg-query -W -f "\${Depends}\n" libnginx-mod-http-infer \
             | grep -o "nginx-abi-[^,]*"
         infer version

@@ -15,6 +15,7 @@
 #include <ngx_event.h>
 #include <ngx_http.h>
 
+#include "ngx_module/ngx_http_infer_keeper.h"
 #include "shm/shr_client.h"
 #include "shm/shr_ctl.h"
 #include "shm/shr_error.h"
@@ -103,25 +104,6 @@ typedef struct {
 } ngx_http_infer_model_t;
 
 
-/* Of the keeper, for one pool. */
-typedef enum {
-    NGX_HTTP_INFER_DETACHED = 0,
-    NGX_HTTP_INFER_ATTACHING,
-    NGX_HTTP_INFER_ATTACHED
-} ngx_http_infer_keeper_state_e;
-
-typedef struct {
-    ngx_http_infer_keeper_state_e   state;
-    ngx_connection_t               *connection;
-    ngx_msec_t                      started;    /* supervisor, last time */
-    ngx_msec_t                      since;      /* of this state */
-    ngx_msec_t                      pinged;     /* 0: no answer is awaited */
-    ngx_msec_t                      next;       /* when to look again */
-    ngx_uint_t                      starts;     /* without success, so far */
-    ngx_uint_t                      complained;
-} ngx_http_infer_keeper_t;
-
-
 /* What one nginx worker knows of one inference worker. */
 typedef struct {
     uint32_t                        incarnation;
@@ -136,8 +118,12 @@ typedef struct ngx_http_infer_input_s  ngx_http_infer_input_t;
 
 /* One model's regions in a generation; the lower part lives in each nginx
  * worker alone. */
-typedef struct {
+typedef struct ngx_http_infer_pool_s  ngx_http_infer_pool_t;
+
+struct ngx_http_infer_pool_s {
     ngx_http_infer_model_t         *model;
+    ngx_http_infer_pool_t          *before;     /* serves until this is ready */
+    ngx_http_infer_pool_t          *after;      /* whose `before` this is */
     shr_geom_t                      geom;
     int                            *client_fds;
     int                            *worker_fds;
@@ -153,7 +139,8 @@ typedef struct {
     uint64_t                        rate_ends;  /* answers at that time */
     ngx_uint_t                      rate_busy;  /* somebody waited then */
     uint64_t                        rate;       /* per 1024 seconds, or 0 */
-} ngx_http_infer_pool_t;
+    unsigned                        over:1;     /* has been seen ready */
+};
 
 
 typedef struct {
@@ -161,6 +148,7 @@ typedef struct {
     int                             lifeline[2];
     ngx_uint_t                      nclients;
     int                            *bells;      /* one per nginx worker */
+    ngx_uint_t                      nmodels;    /* the first pools are theirs */
     ngx_uint_t                      npools;
     ngx_http_infer_pool_t          *pools;
     ngx_log_t                      *log;

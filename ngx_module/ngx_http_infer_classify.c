@@ -7,6 +7,7 @@
  * at the same time.
  */
 
+#include "ngx_module/ngx_http_infer_before.h"
 #include "ngx_module/ngx_http_infer_classify.h"
 
 #include <math.h>
@@ -322,7 +323,7 @@ ngx_http_infer_verdict_ask(ngx_http_infer_verdict_t *v, ngx_str_t *text)
     imcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_infer_module);
 
     if (imcf->generation != NULL) {
-        ctx->pool = &imcf->generation->pools[ctx->model->index];
+        ctx->pool = ngx_http_infer_pool_now(imcf->generation, ctx->model);
     }
 
     ngx_http_infer_request_id(ctx->request, ctx->id);

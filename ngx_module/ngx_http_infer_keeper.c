@@ -9,6 +9,7 @@
  */
 
 #include "ngx_module/ngx_http_infer.h"
+#include "ngx_module/ngx_http_infer_before.h"
 
 
 #define NGX_HTTP_INFER_QUICK_MS     5       /* retries while a pool starts */
@@ -19,10 +20,14 @@
 #define NGX_HTTP_INFER_ANSWER_MS    5000    /* for the answer to a message */
 #define NGX_HTTP_INFER_RESTART_MS   1000    /* doubled up to … */
 #define NGX_HTTP_INFER_RESTART_MAX  10000
+#define NGX_HTTP_INFER_QUIET_LOOKS  3       /* before a pool is left */
 
 
 static void ngx_http_infer_keeper_tick(ngx_event_t *ev);
 static void ngx_http_infer_keeper_look(ngx_http_infer_pool_t *pool);
+static ngx_uint_t ngx_http_infer_keeper_leave(ngx_http_infer_pool_t *pool);
+static void ngx_http_infer_keeper_message(ngx_http_infer_pool_t *pool,
+    shr_ctl_msg_t *msg, uint32_t type);
 static void ngx_http_infer_keeper_connect(ngx_http_infer_pool_t *pool);
 static void ngx_http_infer_keeper_attach(ngx_http_infer_pool_t *pool, int fd);
 static void ngx_http_infer_keeper_ping(ngx_http_infer_pool_t *pool);
@@ -108,6 +113,11 @@ ngx_http_infer_keeper_look(ngx_http_infer_pool_t *pool)
 
     k = &pool->keeper;
 
+    if (pool->after != NULL && ngx_http_infer_keeper_leave(pool)) {
+        k->next = ngx_current_msec + NGX_HTTP_INFER_RESTART_MAX;
+        return;
+    }
+
     switch (k->state) {
 
     case NGX_HTTP_INFER_DETACHED:
@@ -130,6 +140,49 @@ ngx_http_infer_keeper_look(ngx_http_infer_pool_t *pool)
         ngx_http_infer_keeper_ping(pool);
         return;
     }
+}
+
+
+/*
+ * A pool of before is left when the one after it serves and the last request
+ * has gone; with the configuration that it was made for gone too, it ends.
+ */
+static ngx_uint_t
+ngx_http_infer_keeper_leave(ngx_http_infer_pool_t *pool)
+{
+    shr_ctl_msg_t             msg;
+    ngx_http_infer_keeper_t  *k;
+
+    k = &pool->keeper;
+
+    if (k->left) {
+        return 1;
+    }
+
+    if (!ngx_http_infer_pool_is_ready(pool->after)
+        || (k->state == NGX_HTTP_INFER_ATTACHED
+            && !ngx_http_infer_pool_is_idle(pool)))
+    {
+        k->quiet = 0;
+        return 0;
+    }
+
+    if (++k->quiet < NGX_HTTP_INFER_QUIET_LOOKS) {
+        return 0;
+    }
+
+    if (k->state == NGX_HTTP_INFER_ATTACHED) {
+        ngx_http_infer_keeper_message(pool, &msg, SHR_CTL_DETACH);
+        (void) shr_ctl_send(k->connection->fd, &msg, NULL);
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                  "infer: the new pool of \"%V\" has taken over",
+                  &pool->model->name);
+    k->left = 1;
+    ngx_http_infer_keeper_detach(pool, NGX_HTTP_INFER_RESTART_MAX);
+
+    return 1;
 }
 
 

@@ -521,7 +521,7 @@ ngx_http_infer_put_workers(ngx_http_infer_out_t *out,
     shr_worker_info_t       info;
     ngx_http_infer_pool_t  *pool;
 
-    for (i = 0; i < gen->npools; i++) {
+    for (i = 0; i < gen->nmodels; i++) {
         pool = &gen->pools[i];
 
         if (pool->client == NULL) {

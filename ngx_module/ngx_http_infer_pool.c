@@ -6,6 +6,7 @@
  */
 
 #include "ngx_module/ngx_http_infer.h"
+#include "ngx_module/ngx_http_infer_before.h"
 
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -17,6 +18,8 @@
 
 static ngx_int_t ngx_http_infer_generation_make(ngx_cycle_t *cycle,
     ngx_http_infer_main_conf_t *imcf, ngx_http_infer_generation_t *gen);
+static ngx_int_t ngx_http_infer_pools_before(ngx_cycle_t *cycle,
+    ngx_http_infer_generation_t *gen);
 static ngx_int_t ngx_http_infer_pool_make(ngx_cycle_t *cycle,
     ngx_http_infer_generation_t *gen, ngx_http_infer_pool_t *pool,
     ngx_http_infer_model_t *model);
@@ -124,7 +127,7 @@ ngx_http_infer_generation_make(ngx_cycle_t *cycle,
     models = imcf->models.elts;
 
     gen->bells = ngx_http_infer_fds(cycle, gen->nclients);
-    gen->pools = ngx_pcalloc(cycle->pool, imcf->models.nelts
+    gen->pools = ngx_pcalloc(cycle->pool, 2 * imcf->models.nelts
                                           * sizeof(ngx_http_infer_pool_t));
     if (gen->bells == NULL || gen->pools == NULL) {
         return NGX_ERROR;
@@ -160,6 +163,41 @@ ngx_http_infer_generation_make(ngx_cycle_t *cycle,
                           &models[i]->name);
             return NGX_ERROR;
         }
+    }
+
+    gen->nmodels = gen->npools;
+
+    return ngx_http_infer_pools_before(cycle, gen);
+}
+
+
+/* Behind the models' own pools, those that answer until they are ready. */
+static ngx_int_t
+ngx_http_infer_pools_before(ngx_cycle_t *cycle,
+    ngx_http_infer_generation_t *gen)
+{
+    ngx_uint_t               i;
+    ngx_http_infer_pool_t   *pool;
+    ngx_http_infer_model_t  *model;
+
+    for (i = 0; i < gen->nmodels; i++) {
+        model = ngx_http_infer_before_model(cycle, gen->pools[i].model);
+
+        if (model == NULL) {
+            continue;
+        }
+
+        pool = &gen->pools[gen->npools++];
+
+        if (ngx_http_infer_pool_make(cycle, gen, pool, model) != NGX_OK) {
+            ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                          "shared memory of \"infer_model\" \"%V\", as it "
+                          "was before, failed", &model->name);
+            return NGX_ERROR;
+        }
+
+        pool->after = &gen->pools[i];
+        gen->pools[i].before = pool;
     }
 
     return NGX_OK;

@@ -73,7 +73,8 @@ ngx_http_infer_render_head(ngx_http_infer_ctx_t *ctx)
     p = put(",\"model\":\"");
     p = ngx_cpymem(p, name->data, name->len);
     p = put("\",\"system_fingerprint\":\"fp_");
-    p = ngx_cpymem(p, ctx->model->fingerprint, 10);
+    p = ngx_cpymem(p, ctx->pool != NULL ? ctx->pool->model->fingerprint
+                                        : ctx->model->fingerprint, 10);
     p = put("\",\"choices\":[");
     ctx->chunk.len = (size_t) (p - ctx->chunk.data);
 

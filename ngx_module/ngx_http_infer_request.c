@@ -3,6 +3,7 @@
  * health) answered at once, the others as soon as their body is there.
  */
 
+#include "ngx_module/ngx_http_infer_before.h"
 #include "ngx_module/ngx_http_infer_input.h"
 
 #include <ngx_sha1.h>
@@ -321,7 +322,7 @@ ngx_http_infer_readyz_handler(ngx_http_request_t *r,
     for (i = 0; i < ilcf->models->nelts; i++) {
         n = imcf->generation != NULL
             ? ngx_http_infer_ready_workers(
-                  &imcf->generation->pools[models[i]->index])
+                  ngx_http_infer_pool_now(imcf->generation, models[i]))
             : 0;
 
         all &= n != 0;
@@ -571,7 +572,7 @@ ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
         imcf = ngx_http_get_module_main_conf(ctx->request,
                                              ngx_http_infer_module);
         if (imcf->generation != NULL) {
-            ctx->pool = &imcf->generation->pools[ctx->model->index];
+            ctx->pool = ngx_http_infer_pool_now(imcf->generation, ctx->model);
         }
 
         ngx_http_infer_set_limits(ctx);

@@ -1,6 +1,7 @@
 /* infer_status: the pools as this nginx worker sees them, as JSON. */
 
 #include "ngx_module/ngx_http_infer_api.h"
+#include "ngx_module/ngx_http_infer_before.h"
 
 
 static const char  *ngx_http_infer_states[] = {
@@ -99,6 +100,11 @@ ngx_http_infer_status_pool(ngx_http_infer_out_t *out,
     ngx_http_infer_out_print(out, "\"kind\":\"%V\",\"architecture\":\"%V\"",
                              &model->kind, &model->architecture);
     ngx_http_infer_metrics_json(out, model);
+    ngx_http_infer_out_print(out, ",\"answered_by\":\"%s\"",
+                             pool->before != NULL && !pool->over
+                             && !ngx_http_infer_pool_is_ready(pool)
+                             && ngx_http_infer_pool_is_ready(pool->before)
+                             ? "pool of before" : "pool");
 
     if (pool->client == NULL) {
         ngx_http_infer_out(out, ",\"slots_used\":0,\"workers\":[]}");
@@ -157,7 +163,7 @@ ngx_http_infer_status_handler(ngx_http_request_t *r)
 
     ngx_http_infer_out(&out, "\"models\":[");
 
-    for (i = 0; gen != NULL && i < gen->npools; i++) {
+    for (i = 0; gen != NULL && i < gen->nmodels; i++) {
         if (i != 0) {
             ngx_http_infer_out(&out, ",");
         }

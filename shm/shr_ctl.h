@@ -21,6 +21,7 @@ typedef enum {
     SHR_CTL_REFUSED,        /* answer; text: the reason */
     SHR_CTL_PING,           /* keeper: is this generation attached? */
     SHR_CTL_READY,          /* worker to supervisor: loaded and serving */
+    SHR_CTL_DETACH,         /* keeper: this generation needs it no more */
     SHR_CTL_MAX
 } shr_ctl_type_t;
 

@@ -136,6 +136,11 @@ answer(super_t *s, super_conn_t *conn)
         }
         break;
 
+    case SHR_CTL_DETACH:
+        super_detach(s, rx->msg.generation);
+        ok = 1;
+        break;
+
     default:
         return -1;
     }

@@ -227,6 +227,24 @@ super_find(super_t *s, const uint64_t id[2])
 }
 
 
+/*
+ * The workers keep its regions until the lifeline ends, as they know no other
+ * end; nothing is asked there any more.
+ */
+void
+super_detach(super_t *s, const uint64_t id[2])
+{
+    uint32_t  i;
+
+    for (i = 0; i < s->ngens; i++) {
+        if (s->gens[i]->id[0] == id[0] && s->gens[i]->id[1] == id[1]) {
+            super_drop_gen(s, i);
+            return;
+        }
+    }
+}
+
+
 /* Its workers learn it by the same end of file. */
 void
 super_drop_gen(super_t *s, uint32_t i)

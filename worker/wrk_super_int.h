@@ -119,6 +119,8 @@ int super_attach(super_t *s, wrk_rx_t *rx, int foreign_pids,
     char why[SUPER_REASON_MAX]);
 super_gen_t *super_find(super_t *s, const uint64_t id[2]);
 void super_drop_gen(super_t *s, uint32_t i);
+/* The same before that end, for nginx has another pool now. */
+void super_detach(super_t *s, const uint64_t id[2]);
 void super_free_gens(super_t *s);
 /* The worker has died: all clients are told. */
 void super_worker_gone(super_t *s, uint32_t w);

@@ -13,9 +13,12 @@
 #include "worker/wrk_sched_int.h"
 
 
-#define WRK_GAP_SHARE      0.8      /* of the bound, for the step itself */
 #define WRK_GAP_ALONE      4.0      /* bounds, while no stream runs */
 #define WRK_COST_WEIGHT    0.25     /* of the newest step in the averages */
+#define WRK_OVER_MIN       1.5      /* times its expected cost that a step may
+                                       take within the bound */
+#define WRK_OVER_MAX       3.0
+#define WRK_OVER_WEIGHT    0.01     /* by which it comes down again */
 #define WRK_CHUNK_FIRST    64u      /* while no cost is known */
 
 
@@ -220,8 +223,9 @@ wrk_plan_budget(const wrk_sched_t *s)
     }
 
     ns = (double) s->opts.gap_ms * 1e6;
-    ns = s->ndecode != 0 ? ns * WRK_GAP_SHARE - s->cost_decode
-                         : ns * WRK_GAP_ALONE;
+    ns = s->ndecode != 0
+         ? ns / wrk_max(s->cost_over, WRK_OVER_MIN) - s->cost_decode
+         : ns * WRK_GAP_ALONE;
     n = wrk_max(ns / s->cost_token, (double) WRK_CHUNK_MIN);
 
     return n < left ? (uint32_t) n : left;
@@ -360,6 +364,27 @@ wrk_plan_room(wrk_sched_t *s)
 
 /* --- run and apply ------------------------------------------------------ */
 
+/*
+ * How far steps exceed what they were expected to take: up at once, down
+ * slowly.  A machine that others use takes its time from some steps, and the
+ * bound is for the worst of them.
+ */
+static void
+wrk_batch_over(wrk_sched_t *s, double ns, uint32_t prompt)
+{
+    double  over;
+
+    if (s->ndecode == 0 || prompt < WRK_CHUNK_MIN || s->cost_token <= 0) {
+        return;
+    }
+
+    over = ns / (s->cost_decode + prompt * s->cost_token);
+    over = wrk_min(over, WRK_OVER_MAX);
+    s->cost_over += (over - s->cost_over)
+                    * (over > s->cost_over ? 1 : WRK_OVER_WEIGHT);
+}
+
+
 static void
 wrk_batch_cost(wrk_sched_t *s, double ns)
 {
@@ -378,6 +403,8 @@ wrk_batch_cost(wrk_sched_t *s, double ns)
                           * (s->cost_decode > 0 ? WRK_COST_WEIGHT : 1);
         return;
     }
+
+    wrk_batch_over(s, ns, prompt);
 
     if (s->ndecode != 0) {
         ns = wrk_max(ns - s->cost_decode, ns / s->nbatch);

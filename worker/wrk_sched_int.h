@@ -183,6 +183,8 @@ struct wrk_sched_s {
     /* what steps cost: moving averages in ns */
     double             cost_decode;     /* a step without prompt tokens */
     double             cost_token;      /* a prompt token */
+    double             cost_over;       /* times the cost of both that a step
+                                           has taken */
 
     uint64_t           next_deadline;   /* none is earlier */
     uint32_t           waiting, waiting_tokens;

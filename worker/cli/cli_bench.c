@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "worker/cli/cli.h"
@@ -24,6 +25,8 @@
 #define STEPS        64u
 #define ROUNDS_MAX   101
 #define PING_ROUNDS  2000u
+#define READ_BYTES   ((size_t) 256 << 20)
+#define READ_ROUNDS  3
 
 static const char  usage_text[] =
     "usage: infer bench -m MODEL [-t THREADS] [--rounds N] [--cache DIR] "
@@ -39,6 +42,8 @@ typedef struct {
     int       json;
     double    load_ms;
     double    ping_us;
+    double    read_gbs;           /* memory, all threads together            */
+    double    read_share;         /* of it that one sequence uses            */
     double    prompt[2];
     double    generate[3];
 } bench_t;
@@ -126,6 +131,77 @@ ping_us(void)
     (void) pthread_join(tid, NULL);
 
     return t * 1e6 / (PING_ROUNDS - PING_ROUNDS / 4);
+}
+
+
+/* ---- memory: what all threads together read ------------------------------ */
+
+typedef struct {
+    const uint64_t  *at;
+    size_t           words;
+    uint64_t         sum;
+} read_t;
+
+
+static void *
+read_part(void *arg)
+{
+    size_t   i;
+    read_t  *r = arg;
+
+    for (i = 0; i < r->words; i += 8) {
+        __builtin_prefetch(r->at + i + 512, 0, 3);
+        r->sum += r->at[i];       /* one word of each line                   */
+    }
+
+    return NULL;
+}
+
+
+/* GB/s in huge pages where the system gives them, as weights have them; 0 if
+   there is no memory for it.  The best of some rounds: a limit. */
+static double
+read_gbs(uint32_t threads)
+{
+    double     t, best = 0;
+    uint32_t   i, r, n;
+    read_t     part[ENG_THREADS_MAX];
+    uint64_t  *p;
+    pthread_t  tid[ENG_THREADS_MAX];
+
+    p = mmap(NULL, READ_BYTES + 4096, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        return 0;
+    }
+    (void) madvise(p, READ_BYTES + 4096, MADV_HUGEPAGE);
+    memset(p, 1, READ_BYTES + 4096);
+
+    for (r = 0; r < READ_ROUNDS; r++) {
+        t = now_s();
+        for (i = 0, n = 0; i < threads; i++) {
+            part[i] = (read_t) { p + READ_BYTES / 8 / threads / 8 * 8 * i,
+                                 READ_BYTES / 8 / threads / 8 * 8, 0 };
+            if (i + 1 == threads) {
+                (void) read_part(&part[i]);
+            } else if (pthread_create(&tid[n], NULL, read_part, &part[i])
+                       == 0)
+            {
+                n++;
+            } else {
+                (void) read_part(&part[i]);
+            }
+        }
+        for (i = 0; i < n; i++) {
+            (void) pthread_join(tid[i], NULL);
+        }
+        t = now_s() - t;
+        best = (double) READ_BYTES / t * 1e-9 > best
+               ? (double) READ_BYTES / t * 1e-9 : best;
+    }
+    (void) munmap(p, READ_BYTES + 4096);
+
+    return best;
 }
 
 
@@ -219,21 +295,26 @@ bench_generate(bench_t *b, uint32_t n)
 
 
 static void
-measure(bench_t *b)
+measure(bench_t *b, uint64_t weight_bytes)
 {
     long    r;
     size_t  i;
-    double  v[6][ROUNDS_MAX];
+    double  v[7][ROUNDS_MAX], share[ROUNDS_MAX];
 
     (void) bench_prompt(b, prompts[0]);       /* touches all memory once */
     for (r = 0; r < b->rounds; r++) {
         for (i = 0; i < 2; i++) {
             v[i][r] = bench_prompt(b, prompts[i]);
         }
-        for (i = 0; i < 3; i++) {
+        for (i = 1; i < 3; i++) {
             v[2 + i][r] = bench_generate(b, generates[i]);
         }
         v[5][r] = ping_us();
+        /* beside the figure it is compared with: bandwidth jumps */
+        v[2][r] = bench_generate(b, generates[0]);
+        v[6][r] = read_gbs((uint32_t) b->threads);
+        share[r] = v[6][r] > 0
+                   ? v[2][r] * (double) weight_bytes * 1e-9 / v[6][r] : 0;
     }
     for (i = 0; i < 2; i++) {
         b->prompt[i] = median(v[i], b->rounds);
@@ -242,6 +323,8 @@ measure(bench_t *b)
         b->generate[i] = median(v[2 + i], b->rounds);
     }
     b->ping_us = median(v[5], b->rounds);
+    b->read_gbs = median(v[6], b->rounds);
+    b->read_share = median(share, b->rounds);
 }
 
 
@@ -262,8 +345,9 @@ report(const bench_t *b, const eng_model_t *model)
                    b->generate[i]);
         }
         printf("},\"threads\":%ld,\"kernels\":\"%s\",\"load_ms\":%.1f,"
-               "\"ping_us\":%.3f}\n", b->threads, kern_isa_name(kern_isa()),
-               b->load_ms, b->ping_us);
+               "\"ping_us\":%.3f,\"read_gbs\":%.1f,\"read_share\":%.3f}\n",
+               b->threads, kern_isa_name(kern_isa()), b->load_ms, b->ping_us,
+               b->read_gbs, b->read_share);
         return;
     }
 
@@ -279,6 +363,8 @@ report(const bench_t *b, const eng_model_t *model)
     }
     printf("ping-pong       %9.3f us, %ld threads, kernels %s\n", b->ping_us,
            b->threads, kern_isa_name(kern_isa()));
+    printf("memory reads    %9.1f GB/s; x1 uses %.0f %% of that for weights\n",
+           b->read_gbs, b->read_share * 100);
 }
 
 
@@ -368,7 +454,7 @@ cli_bench(int argc, char **argv)
         return CLI_FAILED;
     }
 
-    measure(&b);
+    measure(&b, eng_model_info(model)->weight_bytes);
     report(&b, model);
     eng_destroy(&b.e);
     eng_model_close(model);

@@ -53,7 +53,7 @@ eng_moe(eng_view_t *v, const eng_layer_t *l)
     eng_quant_norm(v, eng_kinds_of(router, 2), l->ffn_norm);
     eng_sync_columns(v);
     eng_product(v, router, 2, v->n, v->x->act,
-                (size_t) l->router.rows + l->sh_router.rows);
+                (size_t) l->router.rows + l->sh_router.rows, NULL);
     eng_sync_all(v);
 
     choose(v);

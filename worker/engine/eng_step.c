@@ -123,25 +123,64 @@ eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
 }
 
 
-void
-eng_product(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
-    uint32_t m, float *out, size_t ldo)
+static uint32_t
+groups_of(const kern_weight_t *w)
 {
-    uint32_t      i, g0, g1, base, groups, all = 0, r0, r1;
-    kern_panel_t  p;
+    return (w->rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
+}
+
+
+/* This thread's row groups [*g0, *g1) of some matrices one after the other. */
+static void
+share_of(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
+    uint32_t *g0, uint32_t *g1)
+{
+    uint32_t  i, all = 0;
 
     for (i = 0; i < n; i++) {
-        all += (w[i]->rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
+        all += groups_of(w[i]);
     }
-    eng_split(all, v->thread, v->threads, &g0, &g1);
+    eng_split(all, v->thread, v->threads, g0, g1);
+}
+
+
+const void *
+eng_share(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n)
+{
+    size_t    begin, end;
+    uint32_t  i, g0, g1;
+
+    share_of(v, w, n, &g0, &g1);
+    for (i = 0; i < n && g0 >= groups_of(w[i]); i++) {
+        g0 -= groups_of(w[i]);
+    }
+    if (i == n) {
+        return NULL;              /* fewer groups than threads               */
+    }
+    kern_packed_range(w[i]->type, w[i]->rows, w[i]->cols,
+                      g0 * KERN_ROW_GROUP, w[i]->rows, &begin, &end);
+
+    return (const uint8_t *) w[i]->packed + begin;
+}
+
+
+void
+eng_product(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
+    uint32_t m, float *out, size_t ldo, const void *next)
+{
+    uint32_t      i, g0, g1, base, groups, r0, r1;
+    kern_panel_t  p;
+
+    share_of(v, w, n, &g0, &g1);
 
     for (i = 0, base = 0; i < n; i++) {
-        groups = (w[i]->rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
+        groups = groups_of(w[i]);
         r0 = g0 > base ? (g0 - base) * KERN_ROW_GROUP : 0;
         r1 = g1 > base ? (g1 - base) * KERN_ROW_GROUP : 0;
         r1 = r1 > w[i]->rows ? w[i]->rows : r1;
         if (r0 < r1) {
             eng_panel_at(v, kern_panel_kind(w[i]->type), m, w[i]->cols, &p);
+            p.next = g1 > base + groups ? w[i + 1]->packed : next;
             kern_matmul(w[i], &p, out, ldo, r0, r1);
         }
         out += w[i]->rows;
@@ -195,6 +234,24 @@ embed(eng_view_t *v)
 }
 
 
+/* This thread's first weights after those of layer l, after the output matrix
+   when l is NULL: then it is another step's first layer. */
+static const void *
+next_layer(const eng_view_t *v, const eng_layer_t *l)
+{
+    const eng_layer_t    *first = v->x->m->layer;
+    const kern_weight_t  *output = &v->x->m->output;
+
+    l = l == NULL ? first : l + 1;
+    if (l == first + v->hp->layers) {
+        return eng_share(v, &output, 1);
+    }
+
+    return eng_share(v, (const kern_weight_t *const []) { &l->q, &l->k,
+                                                          &l->v }, 3);
+}
+
+
 static void
 dense(eng_view_t *v, const eng_layer_t *l)
 {
@@ -205,7 +262,8 @@ dense(eng_view_t *v, const eng_layer_t *l)
 
     eng_quant_norm(v, eng_kinds_of(gu, 2), l->ffn_norm);
     eng_sync_columns(v);
-    eng_product(v, gu, 2, v->n, x->act, 2 * (size_t) ff);
+    eng_product(v, gu, 2, v->n, x->act, 2 * (size_t) ff,
+                eng_share(v, &down, 1));
     eng_sync_all(v);
 
     kind = kern_panel_kind(down->type);
@@ -213,7 +271,7 @@ dense(eng_view_t *v, const eng_layer_t *l)
     kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
                    2 * (size_t) ff);
     eng_sync_columns(v);
-    eng_product(v, &down, 1, v->n, x->sub, v->hp->embd);
+    eng_product(v, &down, 1, v->n, x->sub, v->hp->embd, next_layer(v, l));
     eng_sync_all(v);
 
     add_residual(v, l->post_ffn_norm);
@@ -228,11 +286,11 @@ layer(eng_view_t *v, uint32_t i)
     kern_panel_t           p;
     const eng_layer_t     *l = &x->m->layer[i];
     const kern_weight_t   *qkv[3] = { &l->q, &l->k, &l->v };
-    const kern_weight_t   *o = &l->o;
+    const kern_weight_t   *o = &l->o, *gu[2] = { &l->gate, &l->up };
 
     eng_quant_norm(v, eng_kinds_of(qkv, 3), l->attn_norm);
     eng_sync_columns(v);
-    eng_product(v, qkv, 3, v->n, x->act, v->qkv);
+    eng_product(v, qkv, 3, v->n, x->act, v->qkv, eng_share(v, &o, 1));
     eng_sync_all(v);
 
     eng_attention(v, l, i);
@@ -245,7 +303,7 @@ layer(eng_view_t *v, uint32_t i)
     eng_panel_at(v, kind, v->n, v->nq, &p);
     kern_quant(&p, v->c0, v->c1, x->att, v->nq);
     eng_sync_columns(v);
-    eng_product(v, &o, 1, v->n, x->sub, v->hp->embd);
+    eng_product(v, &o, 1, v->n, x->sub, v->hp->embd, eng_share(v, gu, 2));
     eng_sync_all(v);
 
     add_residual(v, l->post_attn_norm);
@@ -345,7 +403,8 @@ output(eng_view_t *v)
     }
     eng_sync_columns(v);
 
-    eng_product(v, &w, 1, x->n_want, x->logits, rows);
+    eng_product(v, &w, 1, x->n_want, x->logits, rows,
+                next_layer(v, NULL));
 
     if (v->hp->final_softcap != 0.0f) {
         groups = (rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;

@@ -65,10 +65,15 @@ void eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
 /*
  * out[c][offset of the matrix + row] for all columns and this thread's share
  * of the matrices' row groups, which are dealt as if they were one matrix.
- * The panels must be filled.
+ * The panels must be filled.  next: the first weights of this thread's next
+ * product (eng_share), or NULL.
  */
 void eng_product(const eng_view_t *v, const kern_weight_t *const *w,
-    uint32_t n, uint32_t m, float *out, size_t ldo);
+    uint32_t n, uint32_t m, float *out, size_t ldo, const void *next);
+
+/* Where this thread's share of a product's weights begins. */
+const void *eng_share(const eng_view_t *v, const kern_weight_t *const *w,
+    uint32_t n);
 
 /* This thread's columns of the residual stream, normalised, into panels. */
 void eng_quant_norm(const eng_view_t *v, uint32_t kinds, const float *w);

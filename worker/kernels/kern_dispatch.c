@@ -192,6 +192,7 @@ kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
     p->k = k;
     p->data = mem;
     p->meta = NULL;
+    p->next = NULL;
     p->plane = kind == KERN_PANEL_I15 ? kern_panel_bytes(kind, m, k) / 2 : 0;
 
     if (kind != KERN_PANEL_F32) {

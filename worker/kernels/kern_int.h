@@ -17,6 +17,7 @@
 
 #define KERN_COLS_PASS  512u    /* columns per pass over the weights */
 #define KERN_AHEAD      16384   /* bytes prefetched ahead when streaming */
+#define KERN_NEAR       1024    /* and from the second-level cache */
 
 /* Floats of an expanded block: scales and minima of both halves. */
 enum {
@@ -46,6 +47,7 @@ typedef struct {
     uint32_t        stride;     /* columns of the slice */
     uint32_t        nb;
     const uint8_t  *ahead;      /* where prefetching begins */
+    const uint8_t  *end;        /* of the weights of this call */
     float          *out;
     size_t          ldo;
     uint32_t        rows;       /* that exist, 1..16 */
@@ -60,15 +62,32 @@ typedef void (*kern_expand_pt)(kern_stretch_t *e, const uint8_t *group,
 
 
 /* Prefetches the next bytes of a walk, which is one over quants and scales
- * together; returns where it goes on. */
+ * together: from memory what is far ahead, into the first level what is
+ * near.  Returns where it goes on. */
 KERN_FN_INLINE const char *
-kern_ahead(const char *at, size_t bytes)
+kern_ahead(const char *at, const uint8_t *q, size_t q_bytes, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += 64) {
-        __builtin_prefetch(at + i, 0, 3);
+        __builtin_prefetch(at + i, 0, 2);
+    }
+
+    for (size_t i = 0; i < q_bytes; i += 64) {
+        __builtin_prefetch(q + KERN_NEAR + i, 0, 3);
     }
 
     return at + bytes;
+}
+
+
+/* Where to prefetch while a group is read: ahead in the weights, and at their
+ * end in what the caller reads next, as if it followed. */
+static inline const uint8_t *
+kern_ahead_at(const uint8_t *group, const uint8_t *end, const void *next)
+{
+    size_t  left = (size_t) (end - group);
+
+    return left > KERN_AHEAD || next == NULL
+           ? group + KERN_AHEAD : (const uint8_t *) next + KERN_AHEAD - left;
 }
 
 
@@ -122,7 +141,7 @@ kern_int_direct(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
     t->q = group + b * kern_form_bytes(form);
     t->scale = kern_record(group, nb, b, form, scales);
     t->super = kern_super(group, nb, b, form, scales);
-    t->ahead = t->q + KERN_AHEAD;
+    t->ahead = kern_ahead_at(t->q, t->end, p->next);
 
     for (uint32_t i = 0; kern_panel_plane(p, i, &plane); i++) {
         t->resume = b > 0 || i > 0;
@@ -177,6 +196,11 @@ kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     KERN_ASSERT(direct <= KERN_COLS_PASS);
 
     t.ldo = ldo;
+    t.end = (const uint8_t *) w->packed
+            + (row_end - row_begin + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP
+              * kern_group_bytes(k->trait, w->cols)
+            + row_begin / KERN_ROW_GROUP
+              * kern_group_bytes(k->trait, w->cols);
 
     if (p->m <= direct && p->plane == 0) {
         step = nb;

@@ -28,6 +28,9 @@ typedef struct {
     void               *data;   /* int8 or float, opaque order */
     float              *meta;   /* scales and sums (integers only) */
     size_t              plane;  /* bytes to the lower plane; 0: there is none */
+    const void         *next;   /* a hint, NULL after kern_panel_init(): what
+                                   the caller reads after the weights of a
+                                   product is prefetched at their end */
 } kern_panel_t;
 
 /* What the matrix type takes: I8 (I15 serves as well) or F32.  A matmul

@@ -4,10 +4,9 @@
  *
  * A *request* holds what came and where its frames go.  Its *choices* (prompts
  * times n) run in *seats*; a seat holds one engine sequence, the tokens so far
- * and the text not yet sent.  A seat is only computing: `computed` of `ntokens`
- * tokens are in the KV cache.  The first pass over a prompt, a decode step and
- * the recomputation after a preemption are the same thing with a different
- * distance between the two.
+ * and the text not yet sent.  `computed` of `ntokens` tokens are in the KV
+ * cache: the first pass over a prompt, a decode step and the recomputation
+ * after a preemption differ in the distance between the two only.
  */
 
 #ifndef WRK_SCHED_INT_H
@@ -180,11 +179,10 @@ struct wrk_sched_s {
     int                pending;         /* a step runs elsewhere */
     uint64_t           pending_ns;
 
-    /* what steps cost: moving averages in ns */
+    /* moving averages, ns */
     double             cost_decode;     /* a step without prompt tokens */
     double             cost_token;      /* a prompt token */
-    double             cost_over;       /* times the cost of both that a step
-                                           has taken */
+    double             cost_over;       /* times both that a step takes */
 
     uint64_t           next_deadline;   /* none is earlier */
     uint32_t           waiting, waiting_tokens;
@@ -218,7 +216,7 @@ void wrk_sched_sift_queue(wrk_sched_t *s);
 void wrk_request_done(wrk_sched_t *s, wrk_request_t *r);
 /* All choices have finished, or the reply is sent. */
 void wrk_request_end(wrk_sched_t *s, wrk_request_t *r);
-/* Drops the cancelled, fails the late. */
+/* The cancelled and the late. */
 void wrk_sched_sift(wrk_sched_t *s, uint64_t now_ns);
 /* Gives free seats to the oldest choices. */
 void wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns);

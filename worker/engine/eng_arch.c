@@ -14,7 +14,8 @@
 
 static const eng_arch_t  archs[] = {
     { .name = "llama", .rope = KERN_ROPE_NORMAL,
-      .flags = ENG_ARCH_EXPERTS_MAY | ENG_ARCH_EXPERTS_NORM },
+      .flags = ENG_ARCH_EXPERTS_MAY | ENG_ARCH_EXPERTS_NORM,
+      .global_every = ENG_EVERY_NONE },
     { .name = "mistral", .rope = KERN_ROPE_NORMAL,
       .flags = ENG_ARCH_EXPERTS_MAY | ENG_ARCH_EXPERTS_NORM,
       .global_every = ENG_EVERY_NONE },

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "worker/engine/eng_chk.h"
@@ -128,9 +129,6 @@ eng_convert(const char *src, const char *dst, const char *quantize,
     mo.quantize = quantize;
     rc = eng_quant_type(quantize, &to, err);
     if (rc == 0) {
-        rc = eng_model_check(src, &mo, &co, &info, err);
-    }
-    if (rc == 0) {
         rc = eng_source_open(&g, src, err);
     }
     if (rc != 0) {
@@ -138,7 +136,12 @@ eng_convert(const char *src, const char *dst, const char *quantize,
     }
 
     c.g = &g;
-    rc = convert(&c, to);
+    /* of the header that is read here, not of the file's name: another
+       program may write the file meanwhile */
+    rc = eng_model_check_source(&g, &mo, &co, &info, err);
+    if (rc == 0) {
+        rc = convert(&c, to);
+    }
     eng_source_close(&g);
     free(c.plan);
     free(c.rows);
@@ -197,6 +200,27 @@ plan_tensors(conv_t *c, kern_wtype_t to)
 }
 
 
+/* A file that was written to meanwhile gives tensors of two kinds. */
+static int
+check_same(const conv_t *c)
+{
+    struct stat  st;
+
+    if (c->g->folder != NULL) {
+        return 0;                 /* shards are closed after their rows      */
+    }
+    if (fstat(c->g->fd, &st) != 0 || (uint64_t) st.st_size != c->g->file_bytes
+        || (uint64_t) st.st_mtim.tv_sec * 1000000000u
+           + (uint64_t) st.st_mtim.tv_nsec != c->g->mtime_ns)
+    {
+        return eng_fail(c->err, ENG_EIO, "%s: was changed while it was read; "
+                        "convert it again", c->g->path);
+    }
+
+    return 0;
+}
+
+
 /* Written under a name of its own and renamed: never half a file. */
 static int
 write_file(conv_t *c)
@@ -224,6 +248,9 @@ write_file(conv_t *c)
     rc = write_header(c);
     for (i = 0; rc == 0 && i < c->g->n_tensors; i++) {
         rc = write_tensor(c, i);
+    }
+    if (rc == 0) {
+        rc = check_same(c);
     }
     errno = 0;
     if (rc == 0 && (fflush(c->out) != 0 || ferror(c->out)

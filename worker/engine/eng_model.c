@@ -152,27 +152,39 @@ int
 eng_model_check(const char *path, const eng_model_opts_t *mo,
     const eng_ctx_opts_t *co, eng_info_t *info, eng_err_t *err)
 {
+    int         rc;
+    eng_gguf_t  g;
+
+    rc = eng_source_open(&g, path, err);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = eng_model_check_source(&g, mo, co, info, err);
+    eng_source_close(&g);
+
+    return rc;
+}
+
+
+int
+eng_model_check_source(const eng_gguf_t *g, const eng_model_opts_t *mo,
+    const eng_ctx_opts_t *co, eng_info_t *info, eng_err_t *err)
+{
     int           rc;
-    eng_gguf_t    g;
     eng_model_t  *m;
 
     rc = choose_kernels(mo, err);
     if (rc != 0) {
         return rc;
     }
-    rc = eng_source_open(&g, path, err);
-    if (rc != 0) {
-        return rc;
-    }
 
     m = calloc(1, sizeof(*m));
-    rc = m == NULL ? eng_fail(err, ENG_ENOMEM, "%s: no memory", path)
-                   : read_model(m, &g, mo, co, err);
+    rc = m == NULL ? eng_fail(err, ENG_ENOMEM, "%s: no memory", g->path)
+                   : read_model(m, g, mo, co, err);
     if (rc == 0) {
         *info = m->info;
     }
     free_model(m);
-    eng_source_close(&g);
 
     return rc;
 }

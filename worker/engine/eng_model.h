@@ -90,6 +90,11 @@ uint32_t eng_gguf_type(kern_wtype_t type);
  */
 int eng_bind(eng_model_t *m, const eng_gguf_t *g, eng_err_t *err);
 
+/* eng_model_check() of a source that is open: what is done with it afterwards
+ * meets the same header. */
+int eng_model_check_source(const eng_gguf_t *g, const eng_model_opts_t *mo,
+    const eng_ctx_opts_t *co, eng_info_t *info, eng_err_t *err);
+
 /* Fills m->image as the options say: mapped, copied or packed. */
 int eng_image_load(eng_model_t *m, const eng_gguf_t *g,
     const eng_model_opts_t *opts, eng_err_t *err);

@@ -440,6 +440,32 @@ test_mixed(void **state)
 }
 
 
+/* A llama file that counts a window has it in every layer, as mistral. */
+static void
+test_llama_window(void **state)
+{
+    char          name[128];
+    cJSON        *c = cJSON_Duplicate(find_case("mistral"), 1), *k;
+    static float  a[TOKENS_MAX][VOCAB], b[TOKENS_MAX][VOCAB];
+
+    (void) state;
+    run_case(c, 40, a);
+    cJSON_SetValuestring(cJSON_GetObjectItem(c, "arch"), "llama");
+    cJSON_ArrayForEach(k, cJSON_GetObjectItem(c, "keys")) {
+        snprintf(name, sizeof(name), "llama.%s", strchr(k->string, '.') + 1);
+        memcpy(k->string, name, strlen(name) + 1);      /* is shorter */
+    }
+    run_case(c, 40, b);
+    assert_memory_equal(a, b, sizeof(a[0]) * 40);
+    cJSON_SetNumberValue(cJSON_GetObjectItem(item(c, "keys"),
+                         "llama.attention.sliding_window"), 0);
+    run_case(c, 40, b);
+    assert_memory_equal(a[15], b[15], sizeof(a[0]));
+    assert_true(memcmp(a[39], b[39], sizeof(a[0])) != 0);
+    cJSON_Delete(c);
+}
+
+
 /* The context that is asked for chooses between short and long factors. */
 static void
 test_context_chooses(void **state)
@@ -550,6 +576,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_cases),
         cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_llama_window),
         cmocka_unit_test(test_context_chooses),
         cmocka_unit_test(test_ropes),
     };

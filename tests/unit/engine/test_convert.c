@@ -3,9 +3,11 @@
  * file with the same logits, quantised files equal models quantised when they
  * are loaded, and nothing is left of a conversion that fails.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -24,6 +26,8 @@
     "\"d\":3},\"merges\":[]}}"
 
 static char      dir[64], out[96];
+static const char  *change_path;    /* after the first tensor: */
+static off_t        change_bytes;   /* its new size, or 0: written again */
 static uint32_t  n_tensors, n_changed;
 static double    worst;
 
@@ -33,6 +37,14 @@ count(void *arg, const eng_convert_tensor_t *t)
 {
     assert_ptr_equal(arg, dir);
     n_tensors++;
+    if (change_path != NULL && change_bytes > 0) {
+        assert_int_equal(truncate(change_path, change_bytes), 0);
+    } else if (change_path != NULL) {
+        assert_int_equal(utimensat(AT_FDCWD, change_path,
+                                   (struct timespec[2]) { { 1, 0 },
+                                                          { 1, 0 } }, 0), 0);
+    }
+    change_path = NULL;
     n_changed += strcmp(t->from, t->to) != 0;
     worst = t->rms > worst ? t->rms : worst;
     assert_true(t->done <= t->total);
@@ -219,6 +231,36 @@ test_folders(void **state)
 }
 
 
+/* Another program cuts or writes the source meanwhile: an error, no file. */
+static void
+test_changed(void **state)
+{
+    char          path[64];
+    eng_err_t     err;
+    tiny_file_t   file;
+    tiny_model_t  c = TINY_LLAMA;
+
+    (void) state;
+    tiny_build(&file, &c);
+    tiny_write(file.file.p, file.file.n, path);
+
+    change_path = path;
+    change_bytes = 0;
+    assert_int_equal(convert(path, NULL, &err), ENG_EIO);
+    assert_non_null(strstr(err.text, "changed"));
+    assert_int_equal(access(out, F_OK), -1);
+
+    change_path = path;
+    change_bytes = (off_t) file.file.n - 1000;
+    assert_int_equal(convert(path, NULL, &err), ENG_EIO);
+    assert_non_null(strstr(err.text, "did it change"));
+    assert_int_equal(access(out, F_OK), -1);
+
+    unlink(path);
+    tiny_free(&file);
+}
+
+
 int
 main(void)
 {
@@ -226,6 +268,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_changed),
         cmocka_unit_test(test_folders),
     };
 

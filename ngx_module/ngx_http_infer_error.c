@@ -424,9 +424,11 @@ ngx_http_infer_send_error(ngx_http_infer_ctx_t *ctx)
 
     level = status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
 
-    ngx_log_error(level, r->connection->log, 0, "infer: %ui %s: %V", status,
+    ngx_log_error(level, r->connection->log, 0,
+                  "infer: %ui %s: %V, request id %*s", status,
                   ctx->error.code != NULL ? ctx->error.code : "error",
-                  &ctx->error.message);
+                  &ctx->error.message, (size_t) NGX_HTTP_INFER_ID_LEN,
+                  ctx->id);
 
     if (ctx->conf->fallback.len != 0
         && (status == NGX_HTTP_TOO_MANY_REQUESTS

@@ -348,7 +348,37 @@ ngx_http_infer_keeper_detach(ngx_http_infer_pool_t *pool, ngx_msec_t wait)
 
     k->state = NGX_HTTP_INFER_DETACHED;
     k->pinged = 0;
+    k->log_ino = 0;
     k->next = ngx_current_msec + wait;
+}
+
+
+/* nginx's standard error is its log, opened again when logs are rotated: the
+ * pool that it started goes along.  Told once for each file. */
+static void
+ngx_http_infer_keeper_log(ngx_http_infer_pool_t *pool)
+{
+    int                       fd;
+    struct stat               st;
+    shr_ctl_msg_t             msg;
+    ngx_http_infer_keeper_t  *k;
+
+    k = &pool->keeper;
+    fd = STDERR_FILENO;
+
+    if (pool->model->external || fstat(fd, &st) != 0
+        || (st.st_dev == k->log_dev && st.st_ino == k->log_ino))
+    {
+        return;
+    }
+
+    ngx_http_infer_keeper_message(pool, &msg, SHR_CTL_LOG);
+    msg.nfds = 1;
+
+    if (shr_ctl_send(k->connection->fd, &msg, &fd) == 0) {
+        k->log_dev = st.st_dev;
+        k->log_ino = st.st_ino;
+    }
 }
 
 
@@ -360,6 +390,7 @@ ngx_http_infer_keeper_ping(ngx_http_infer_pool_t *pool)
 
     k = &pool->keeper;
     k->next = ngx_current_msec + NGX_HTTP_INFER_TICK_MS;
+    ngx_http_infer_keeper_log(pool);
 
     if (k->pinged != 0) {
         if (ngx_current_msec - k->pinged <= NGX_HTTP_INFER_ANSWER_MS) {

@@ -25,6 +25,8 @@ typedef struct {
     ngx_uint_t                      complained;
     ngx_uint_t                      quiet;      /* looks at an idle one */
     ngx_uint_t                      left;       /* for the pool after it */
+    dev_t                           log_dev;    /* the pool's log, as it */
+    ino_t                           log_ino;    /* was told; 0: not yet */
 } ngx_http_infer_keeper_t;
 
 

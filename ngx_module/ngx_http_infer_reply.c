@@ -454,8 +454,9 @@ ngx_http_infer_reply_error(ngx_http_infer_ctx_t *ctx)
 
     } else {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "infer: stream ended by an error: %V",
-                      &ctx->error.message);
+                      "infer: stream ended by an error: %V, request id %*s",
+                      &ctx->error.message, (size_t) NGX_HTTP_INFER_ID_LEN,
+                      ctx->id);
 
         /* clients raise on this event; no [DONE] follows it */
         ngx_http_infer_out(&ctx->out, "data: ");

@@ -22,6 +22,8 @@ typedef enum {
     SHR_CTL_PING,           /* keeper: is this generation attached? */
     SHR_CTL_READY,          /* worker to supervisor: loaded and serving */
     SHR_CTL_DETACH,         /* keeper: this generation needs it no more */
+    SHR_CTL_LOG,            /* keeper, supervisor: one descriptor, where log
+                               lines go from now on */
     SHR_CTL_MAX
 } shr_ctl_type_t;
 

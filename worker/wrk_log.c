@@ -5,6 +5,7 @@
 
 #include "worker/wrk_log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -88,6 +89,16 @@ wrk_log_format(char *buf, size_t cap, wrk_log_level_t level, const char *text)
     }
     buf[len] = '\n';
     return len + 1;
+}
+
+
+void
+wrk_log_reopen(int fd)
+{
+    assert(fd > STDERR_FILENO);
+
+    (void) dup3(fd, STDERR_FILENO, 0);
+    (void) close(fd);
 }
 
 

@@ -32,6 +32,9 @@ void wrk_log_name(const char *name);
 /* 1: WRK_LOG_INFO lines are written too. */
 void wrk_log_verbose(int on);
 
+/* Lines go to this descriptor from now on; it is closed. */
+void wrk_log_reopen(int fd);
+
 /* Writes one line.  errno is kept. */
 void wrk_log(wrk_log_level_t level, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

@@ -104,6 +104,11 @@ first_generation(loop_t *l)
         if (rc == 0 && l->rx.msg.type == SHR_CTL_ATTACH) {
             break;
         }
+        if (rc == 0 && l->rx.msg.type == SHR_CTL_LOG) {
+            wrk_log_reopen(l->rx.fds[0]);
+            l->rx.nfds = 0;
+            continue;
+        }
         if (rc == -SHR_EAGAIN) {
             if (idle) {
                 (void) poll(&p, 1, -1);
@@ -448,6 +453,10 @@ on_control(loop_t *l)
 
         if (rc == 0 && l->rx.msg.type == SHR_CTL_ATTACH) {
             loop_gen_attach(l);
+
+        } else if (rc == 0 && l->rx.msg.type == SHR_CTL_LOG) {
+            wrk_log_reopen(l->rx.fds[0]);
+            l->rx.nfds = 0;
 
         } else if (rc == -SHR_EAGAIN && idle) {
             return;

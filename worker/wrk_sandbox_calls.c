@@ -40,7 +40,7 @@ static const int  allowed[] = {
     /* descriptors that are already there, or come through the socket */
     SYS_read, SYS_write, SYS_writev, SYS_pread64, SYS_close, SYS_fstat,
     SYS_newfstatat, SYS_fcntl, SYS_lseek, SYS_recvmsg, SYS_sendmsg,
-    SYS_pidfd_open,
+    SYS_pidfd_open, SYS_dup3,
     /* waiting */
     SYS_io_uring_enter, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2,
     SYS_ppoll, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,

@@ -76,6 +76,7 @@ struct wrk_request_s {
     uint64_t               scope;       /* prefixes are shared inside it */
     uint64_t               share;       /* key of its share */
     int32_t                priority;
+    char                   id[33];      /* for logs; maybe cut */
     wrk_sample_params_t    sample;
     wrk_stop_set_t         stops;
     uint32_t               nstop_ids;
@@ -207,7 +208,6 @@ void wrk_request_fail(wrk_sched_t *s, wrk_request_t *r,
     const wrk_req_error_t *err);
 /* Ends it without a word more: it was cancelled. */
 void wrk_request_drop(wrk_sched_t *s, wrk_request_t *r);
-/* A free entry, or NULL. */
 wrk_request_t *wrk_request_new(wrk_sched_t *s);
 void wrk_request_queue(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns);
 /* Looks at some of the queue and drops what was cancelled. */

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "worker/wrk_log.h"
 #include "worker/wrk_sched_int.h"
 
 
@@ -107,6 +108,10 @@ wrk_request_done(wrk_sched_t *s, wrk_request_t *r)
 void
 wrk_request_fail(wrk_sched_t *s, wrk_request_t *r, const wrk_req_error_t *err)
 {
+    if (err->code == SHR_E_INTERNAL) {
+        wrk_log(WRK_LOG_ERROR, "request %s failed: %s", r->id, err->text);
+    }
+
     wrk_out_error(r, err);
     wrk_request_done(s, r);
 }

@@ -98,6 +98,8 @@ wrk_submit_fields(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns)
     r->max_tokens = f->max_tokens;
     r->scope = f->scope;
     r->share = f->fair;
+    memcpy(r->id, s->req.id.data != NULL ? s->req.id.data : "",
+           wrk_min(s->req.id.len, sizeof(r->id) - 1));
     r->priority = f->priority;
     r->deadline_ns = f->deadline_ns;
     r->queue_deadline_ns = f->queue_deadline_ns;

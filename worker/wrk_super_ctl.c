@@ -22,6 +22,7 @@
 static int pids_are_foreign(int fd);
 static void close_conn(super_conn_t *conn);
 static int answer(super_t *s, super_conn_t *conn);
+static void super_log(super_t *s, int fd);
 
 
 void
@@ -110,6 +111,30 @@ super_talk(super_t *s, super_conn_t *conn)
 }
 
 
+/* nginx has opened its log again: ours, and that of the workers.  One whose
+ * socket is full goes on with the old one until the next time. */
+static void
+super_log(super_t *s, int fd)
+{
+    uint32_t       w;
+    shr_ctl_msg_t  msg;
+
+    memset(&msg, 0, sizeof(msg));
+    msg.type = SHR_CTL_LOG;
+    msg.nfds = 1;
+    msg.abi_hash = shr_abi_hash();
+    msg.model_hash = s->model_hash;
+
+    for (w = 0; w < SHR_WORKERS_MAX; w++) {
+        if (s->workers[w].pid != 0 && s->workers[w].ctl >= 0) {
+            (void) shr_ctl_send(s->workers[w].ctl, &msg, &fd);
+        }
+    }
+
+    wrk_log_reopen(fd);
+}
+
+
 static int
 answer(super_t *s, super_conn_t *conn)
 {
@@ -138,6 +163,12 @@ answer(super_t *s, super_conn_t *conn)
 
     case SHR_CTL_DETACH:
         super_detach(s, rx->msg.generation);
+        ok = 1;
+        break;
+
+    case SHR_CTL_LOG:
+        super_log(s, rx->fds[0]);
+        rx->nfds = 0;
         ok = 1;
         break;
 

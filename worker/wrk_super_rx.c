@@ -63,7 +63,10 @@ take(wrk_rx_t *rx, const shr_ctl_msg_t *msg)
         }
 
     } else {
-        if (rx->want != 0 || msg->nfds != 0) {
+        /* in between, a log brings a descriptor that is not of the rest */
+        if (rx->want != 0
+            || msg->nfds != (msg->type == SHR_CTL_LOG ? 1u : 0u))
+        {
             return -SHR_EBROKEN;
         }
         rx->msg = *msg;

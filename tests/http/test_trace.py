@@ -226,3 +226,68 @@ def test_client_leaves_during_pings(start):
     while server.get("/status").json()["models"][0]["slots_used"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# ---- logs
+
+def worker_pid(server):
+    return server.get("/status").json()["models"][0]["workers"][0]["pid"]
+
+
+def wait_worker(server, pid):
+    deadline = time.monotonic() + 20
+    while worker_pid(server) in (pid, 0) \
+            or server.get("/readyz").status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_errors_name_the_request(start):
+    server = start(location="infer_timeout 100ms;", null="tokens=9 delay=1s")
+    answer = server.post(CHAT, body())
+    assert answer.status == 504
+    server.wait_log("infer: 504 timeout: .*request id %s"
+                    % answer.headers["x-request-id"])
+
+
+def test_pool_goes_along_with_rotated_logs(start):
+    server = start()
+    old = server.log_path + ".1"
+    first = worker_pid(server)
+    os.rename(server.log_path, old)
+    server.kill(signal.SIGUSR1)
+    deadline = time.monotonic() + 10
+    while not os.path.exists(server.log_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2.5)                     # the keeper looks once a second
+    # both processes of the pool: a worker that is killed is the supervisor's
+    # line, one that ends by itself has a line of its own
+    with open(old) as file:
+        before = file.read()
+    os.kill(first, signal.SIGKILL)
+    wait_worker(server, first)
+    server.wait_log(r"infer: model m: worker 0 .*signal 9")
+    server.wait_log(r"infer: model m: worker 0 ready")
+    for name in os.listdir("/proc/%d/fd" % worker_pid(server)):
+        path = os.readlink("/proc/%d/fd/%s" % (worker_pid(server), name))
+        assert path != old, "the worker holds the old log"
+    with open(old) as file:
+        assert "infer: model m: worker 0 " not in file.read()[len(before):]
+
+
+def test_a_worker_that_lives_writes_to_the_new_log(start):
+    server = start()
+    pid = worker_pid(server)
+    os.rename(server.log_path, server.log_path + ".1")
+    server.kill(signal.SIGUSR1)
+    deadline = time.monotonic() + 10
+
+    def where():
+        return os.readlink("/proc/%d/fd/2" % pid)
+
+    while where() != server.log_path:
+        assert time.monotonic() < deadline, where()
+        time.sleep(0.05)
+    assert server.post(CHAT, body()).status == 200
+    assert worker_pid(server) == pid

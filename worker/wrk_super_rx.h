@@ -39,8 +39,9 @@ void wrk_rx_reset(wrk_rx_t *rx);
 /*
  * Receives one message.  0: rx->msg is complete: a generation with rx->fds
  * (the caller takes them and sets rx->nfds to 0), a log with one of them, or
- * another message without descriptors.  -SHR_EAGAIN: nothing complete yet, call again; *idle is 1 when
- * the socket is empty.  Else an error, as of shr_ctl_recv().
+ * another message without descriptors.  -SHR_EAGAIN: nothing complete yet,
+ * call again; *idle is 1 when the socket is empty.  Else an error, as of
+ * shr_ctl_recv().
  */
 int wrk_rx_read(wrk_rx_t *rx, int fd, int *idle);
 

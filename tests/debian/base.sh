@@ -7,6 +7,7 @@ base=$cache/debian-$release.tar
 root=
 ca=
 port=
+wrap=           # a command that runs what is run inside
 
 
 die()
@@ -106,7 +107,8 @@ begin_root()
 # over when they end is killed with the namespace.
 inside()
 {
-    env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    $wrap env -i \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         HOME="$(home)" LC_ALL=C.UTF-8 PORT="$port" CI=true \
         PIP_CERT="$ca" http_proxy="${http_proxy:-}" \
         https_proxy="${https_proxy:-}" \

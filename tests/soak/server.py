@@ -257,7 +257,7 @@ class Load:
         self.news = threading.Condition()
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
-        self.wait("ready", 120)
+        self.wait("ready", 600)
 
     def read(self):
         for line in self.process.stdout:
@@ -286,14 +286,14 @@ class Load:
     def pause(self):
         """Sums so far, when nothing runs any more."""
         self.command("pause")
-        return self.wait("paused", 120)
+        return self.wait("paused", 600)
 
     def resume(self):
         self.command("resume")
 
     def stop(self):
         self.command("stop")
-        sums = self.wait("sums", 120)
+        sums = self.wait("sums", 600)
         self.process.stdin.close()
         self.thread.join(10)
         self.process.wait(10)

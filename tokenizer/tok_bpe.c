@@ -211,6 +211,16 @@ merge_heap(const tok_t *t, tok_sym_t *sym, size_t n_sym, tok_heap_t *h)
 }
 
 
+/* The symbols of a long word, and a token of it (at: its first symbol). */
+typedef struct {
+    const uint32_t  *ids, *lens;
+} word_syms_t;
+
+typedef struct {
+    uint32_t  id, len, at;
+} tok_part_t;
+
+
 static int
 emit(tok_scratch_t *s, uint32_t id, size_t begin, size_t len)
 {
@@ -238,36 +248,142 @@ emit_room(tok_scratch_t *s, size_t n)
 }
 
 
-static int
-merge_long(const tok_t *t, tok_scratch_t *s, const uint32_t *ids,
-    const uint32_t *lens, size_t n, size_t base)
+/* Symbols from a on, merged as if the word were only those. */
+static size_t
+merge_window(const tok_t *t, tok_scratch_t *s, const word_syms_t *y,
+    size_t a, size_t n, tok_part_t *out)
 {
-    tok_sym_t  *sym;
-    size_t      i;
-    uint32_t    at;
-    int         rc;
+    tok_sym_t  *sym = s->syms.ptr;
+    size_t      i, k = 0;
+    uint32_t    at, next;
 
-    s->syms.n = s->heap.n = 0;
-    rc = tok_room(s, &s->syms, n, sizeof(tok_sym_t));
-    if (rc == 0) {
-        rc = tok_room(s, &s->heap, 3 * n + 4, sizeof(tok_heap_t));
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    sym = s->syms.ptr;
     for (i = 0; i < n; i++) {
-        sym[i].id = ids[i];
-        sym[i].len = lens[i];
+        sym[i].id = y->ids[a + i];
+        sym[i].len = y->lens[a + i];
         sym[i].prev = i ? (uint32_t) i - 1 : NONE;
         sym[i].next = i + 1 < n ? (uint32_t) i + 1 : NONE;
     }
     merge_heap(t, sym, n, s->heap.ptr);
-    for (at = 0; at != NONE; at = sym[at].next) {
-        emit(s, sym[at].id, base, sym[at].len);
-        base += sym[at].len;
+    for (at = 0; at != NONE; at = next) {
+        next = sym[at].next;
+        out[k++] = (tok_part_t) { sym[at].id, sym[at].len,
+                                  (uint32_t) (a + at) };
     }
-    return 0;
+    return k;
+}
+
+
+static size_t
+emit_parts(tok_scratch_t *s, const tok_part_t *p, size_t n, size_t base)
+{
+    size_t  i;
+
+    for (i = 0; i < n; i++) {
+        emit(s, p[i].id, base, p[i].len);
+        base += p[i].len;
+    }
+    return base;
+}
+
+
+/*
+ * The first part that both lists have, each in order of places: *i in a, *k in
+ * b.  A part is the same if the one behind it begins at the same place, too.
+ */
+static bool
+same_part(const tok_part_t *a, size_t n, const tok_part_t *b, size_t m,
+    size_t *i, size_t *k)
+{
+    for (*i = *k = 0; *i + 1 < n && *k + 1 < m; /* void */) {
+        if (a[*i].at == b[*k].at && a[*i].id == b[*k].id
+            && a[*i + 1].at == b[*k + 1].at)
+        {
+            return true;
+        }
+        if (a[*i].at <= b[*k].at) {
+            (*i)++;
+
+        } else {
+            (*k)++;
+        }
+    }
+    return false;
+}
+
+
+/*
+ * A long word in windows, so that the heap stays small.  Two neighbours that
+ * come out of one window would come out if they were all of the word: until
+ * some merge crosses a border, both sides merge as if they were alone.  And
+ * where all neighbours are such, no merge crosses any border first.  So two
+ * windows that overlap and have one token in common make one sequence there.
+ * Without one, the first is taken larger.
+ */
+static int
+merge_long(const tok_t *t, tok_scratch_t *s, const uint32_t *ids,
+    const uint32_t *lens, size_t n, size_t base)
+{
+    const word_syms_t  y = { ids, lens };
+    const size_t       at = s->ids.n, begin = base;
+    size_t             size = TOK_WINDOW_SYMBOLS, from = 0, n_a, n_b, i, k, m;
+    tok_part_t        *a, *b, *hold, first = { 0, 0, 0 };
+    int                rc;
+
+    for (;;) {
+        size = size < n ? size : n;
+        s->syms.n = s->heap.n = s->parts.n = 0;
+        rc = tok_room(s, &s->syms, size, sizeof(tok_sym_t));
+        if (rc == 0) {
+            rc = tok_room(s, &s->heap, 3 * size + 4, sizeof(tok_heap_t));
+        }
+        if (rc == 0) {
+            rc = tok_room(s, &s->parts, 2 * size, sizeof(tok_part_t));
+        }
+        if (rc != 0) {
+            return rc;
+        }
+        a = s->parts.ptr;
+        b = a + size;
+        n_a = merge_window(t, s, &y, from, size < n - from ? size : n - from,
+                           a);
+        if (from > 0 && (a[0].id != first.id || a[0].len != first.len)) {
+            /* What stands before it was not made for that neighbour. */
+            s->ids.n = at;
+            base = begin;
+            from = 0;
+            size = n;
+            continue;
+        }
+        while (from + size < n) {
+            /* The next window begins with a part of the last quarter. */
+            for (m = n_a - 1; m > 0 && a[m].at > from + size - size / 4; m--) {
+                /* void */
+            }
+            if (m == 0) {
+                break;
+            }
+            n_b = merge_window(t, s, &y, a[m].at, size < n - a[m].at ? size
+                               : n - a[m].at, b);
+            if (!same_part(a + m, n_a - m, b, n_b, &i, &k)) {
+                break;
+            }
+            base = emit_parts(s, a, m + i, base);
+            from = a[m].at;
+            memmove(b, b + k, (n_b - k) * sizeof(*b));
+            n_a = n_b - k;
+            hold = a;
+            a = b;
+            b = hold;
+        }
+        if (from + size >= n) {
+            (void) emit_parts(s, a, n_a, base);
+            return 0;
+        }
+        /* What is not emitted begins with a[0]; again, in a larger window. */
+        first = a[0];
+        from = first.at;
+        size *= 2;
+    }
 }
 
 

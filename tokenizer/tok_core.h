@@ -90,6 +90,7 @@ struct tok_scratch {
     tok_vec_t     text2, refs, refs2;
     tok_vec_t     tmp1, tmp2, tmp3; /* uint8_t */
     tok_vec_t     trims;            /* tok_trim_t */
+    tok_vec_t     parts;            /* tokens of windows: tok_bpe.c */
     tok_vec_t     lower;            /* uint8_t: WordPiece in lower case */
     tok_vec_t     bounds;           /* uint32_t: ids before a word's end */
     bool          want_spans;

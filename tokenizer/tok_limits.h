@@ -41,6 +41,7 @@
 
 /* Words: up to this many symbols are merged by scanning, more by a heap. */
 #define TOK_SCAN_SYMBOLS_MAX    48
+#define TOK_WINDOW_SYMBOLS      512             /* of a heap, if that does */
 
 /* Word cache of a scratch: entries (powers of two). */
 #define TOK_CACHE_SHORT_LOG     16

@@ -98,6 +98,7 @@ tok_scratch_free(tok_scratch_t *s)
     all[n++] = &s->tmp2;
     all[n++] = &s->tmp3;
     all[n++] = &s->trims;
+    all[n++] = &s->parts;
     all[n++] = &s->lower;
     all[n++] = &s->bounds;
     assert(n <= sizeof(all) / sizeof(all[0]));

@@ -172,6 +172,7 @@ typedef struct {
     ngx_flag_t                      pass;       /* 0: off */
     ngx_msec_t                      timeout;
     ngx_msec_t                      ping;       /* 0: off */
+    ngx_uint_t                      vllm;       /* names of metrics too */
     ngx_uint_t                      max_tokens;
     size_t                          buffer_size;
     ngx_flag_t                      ignore_client_abort;

@@ -373,9 +373,10 @@ ngx_http_infer_put_counter(ngx_http_infer_out_t *out, const char *name,
 }
 
 
+/* name: with its prefix; label: what the model is called. */
 static void
-ngx_http_infer_put_histogram(ngx_http_infer_out_t *out,
-    ngx_http_infer_metrics_t *m, ngx_uint_t which)
+ngx_http_infer_put_histogram(ngx_http_infer_out_t *out, const char *name,
+    const char *label, ngx_http_infer_metrics_t *m, ngx_uint_t which)
 {
     ngx_uint_t                      i;
     ngx_atomic_uint_t               n, us;
@@ -388,17 +389,17 @@ ngx_http_infer_put_histogram(ngx_http_infer_out_t *out,
     for (n = 0, i = 0; i <= b->n; i++) {
         n += h->bucket[i];
         ngx_http_infer_out_print(out,
-                                 "nginx_infer_%s_bucket{model=\"%s\","
-                                 "le=\"%s\"} %uA\n", b->name, m->name,
+                                 "%s_bucket{%s=\"%s\",le=\"%s\"} %uA\n",
+                                 name, label, m->name,
                                  i < b->n ? b->bounds[i].le : "+Inf", n);
     }
 
     us = h->sum_us;
     ngx_http_infer_out_print(out,
-                             "nginx_infer_%s_sum{model=\"%s\"} %uA.%06uA\n"
-                             "nginx_infer_%s_count{model=\"%s\"} %uA\n",
-                             b->name, m->name, us / 1000000, us % 1000000,
-                             b->name, m->name, n);
+                             "%s_sum{%s=\"%s\"} %uA.%06uA\n"
+                             "%s_count{%s=\"%s\"} %uA\n",
+                             name, label, m->name, us / 1000000,
+                             us % 1000000, name, label, m->name, n);
 }
 
 
@@ -406,6 +407,7 @@ ngx_http_infer_put_histogram(ngx_http_infer_out_t *out,
 static void
 ngx_http_infer_put_own(ngx_http_infer_out_t *out, ngx_uint_t nmodels)
 {
+    u_char                      name[64];
     ngx_uint_t                  i, k;
     ngx_http_infer_metrics_t  **of;
 
@@ -451,7 +453,10 @@ ngx_http_infer_put_own(ngx_http_infer_out_t *out, ngx_uint_t nmodels)
         ngx_http_infer_put_help(out, ngx_http_infer_bounds[k].name,
                                 "histogram", ngx_http_infer_bounds[k].help);
         each (i) {
-            ngx_http_infer_put_histogram(out, of[i], k);
+            (void) ngx_sprintf(name, "nginx_infer_%s%Z",
+                               ngx_http_infer_bounds[k].name);
+            ngx_http_infer_put_histogram(out, (char *) name, "model", of[i],
+                                         k);
         }
     }
 
@@ -547,6 +552,108 @@ ngx_http_infer_put_workers(ngx_http_infer_out_t *out,
 }
 
 
+/* Sum of a figure over the inference workers of a model. */
+static uint64_t
+ngx_http_infer_sum(ngx_http_infer_pool_t *pool, shr_counter_t counter)
+{
+    uint32_t           w;
+    uint64_t           n;
+    shr_worker_info_t  info;
+
+    for (n = 0, w = 0; pool->client != NULL && w < pool->geom.nworkers; w++) {
+        shr_client_info(pool->client, w, &info);
+        n += ngx_min(info.counters[counter], UINT64_MAX / 64);
+    }
+
+    return n;
+}
+
+
+static void
+ngx_http_infer_put_alias(ngx_http_infer_out_t *out,
+    ngx_http_infer_main_conf_t *imcf, const char *name, const char *type,
+    shr_counter_t counter, shr_counter_t of)
+{
+    uint64_t                n, total;
+    ngx_uint_t              i;
+    ngx_http_infer_pool_t  *pool;
+
+    ngx_http_infer_out_print(out, "# TYPE vllm:%s %s\n", name, type);
+
+    for (i = 0; imcf->generation != NULL && i < imcf->generation->npools; i++)
+    {
+        pool = &imcf->generation->pools[i];
+        n = ngx_http_infer_sum(pool, counter);
+
+        if (of == counter) {
+            ngx_http_infer_out_print(out, "vllm:%s{model_name=\"%V\"} %uL\n",
+                                     name, &pool->model->name, n);
+            continue;
+        }
+
+        total = ngx_max(ngx_http_infer_sum(pool, of), 1);
+        n = ngx_min(n, total);
+        ngx_http_infer_out_print(out, "vllm:%s{model_name=\"%V\"} %.6f\n",
+                                 name, &pool->model->name,
+                                 (double) n / (double) total);
+    }
+}
+
+
+/* The names that vLLM gives the same things: autoscalers and routers that were
+ * made for it read them. */
+static void
+ngx_http_infer_put_aliases(ngx_http_infer_out_t *out,
+    ngx_http_infer_main_conf_t *imcf)
+{
+    ngx_uint_t                 i, k;
+    ngx_http_infer_metrics_t  *m;
+    static const char         *histograms[] = {
+        "vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
+        "vllm:request_queue_time_seconds", "vllm:e2e_request_latency_seconds"
+    };
+
+    ngx_http_infer_put_alias(out, imcf, "num_requests_running", "gauge",
+                             SHR_G_RUNNING, SHR_G_RUNNING);
+    ngx_http_infer_put_alias(out, imcf, "num_requests_waiting", "gauge",
+                             SHR_G_WAITING, SHR_G_WAITING);
+    ngx_http_infer_put_alias(out, imcf, "kv_cache_usage_perc", "gauge",
+                             SHR_G_KV_USED, SHR_G_KV_TOTAL);
+    ngx_http_infer_put_alias(out, imcf, "prompt_tokens_total", "counter",
+                             SHR_C_PROMPT_TOKENS, SHR_C_PROMPT_TOKENS);
+    ngx_http_infer_put_alias(out, imcf, "generation_tokens_total", "counter",
+                             SHR_C_TOKENS, SHR_C_TOKENS);
+    ngx_http_infer_put_alias(out, imcf, "prefix_cache_queries_total",
+                             "counter", SHR_C_PROMPT_TOKENS,
+                             SHR_C_PROMPT_TOKENS);
+    ngx_http_infer_put_alias(out, imcf, "prefix_cache_hits_total", "counter",
+                             SHR_C_CACHED_TOKENS, SHR_C_CACHED_TOKENS);
+    ngx_http_infer_out(out, "# TYPE vllm:request_success_total counter\n");
+
+    for (i = 0; i < imcf->models.nelts; i++) {
+        m = ngx_http_infer_metrics_of[i];
+
+        for (k = 0; m != NULL && k <= NGX_HTTP_INFER_END_LENGTH; k++) {
+            ngx_http_infer_out_print(out, "vllm:request_success_total"
+                                     "{model_name=\"%s\",finished_reason="
+                                     "\"%s\"} %uA\n", m->name,
+                                     ngx_http_infer_ends[k], m->ends[k]);
+        }
+    }
+
+    for (k = 0; k < NGX_HTTP_INFER_NHISTOGRAMS; k++) {
+        ngx_http_infer_out_print(out, "# TYPE %s histogram\n", histograms[k]);
+
+        for (i = 0; i < imcf->models.nelts; i++) {
+            if (ngx_http_infer_metrics_of[i] != NULL) {
+                ngx_http_infer_put_histogram(out, histograms[k], "model_name",
+                                             ngx_http_infer_metrics_of[i], k);
+            }
+        }
+    }
+}
+
+
 ngx_int_t
 ngx_http_infer_metrics_handler(ngx_http_request_t *r)
 {
@@ -557,8 +664,8 @@ ngx_http_infer_metrics_handler(ngx_http_request_t *r)
     const ngx_http_infer_family_t  *family;
     static const ngx_http_infer_family_t  own[] = {
         { "pool_worker_up", "gauge", "1: the worker is ready", SHR_NCOUNTERS },
-        { "pool_worker_starts", "counter", "Processes that were this worker, "
-          "in this configuration", SHR_NCOUNTERS },
+        { "pool_worker_starts_total", "counter", "Processes that were this "
+          "worker, in this configuration", SHR_NCOUNTERS },
     };
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
@@ -574,6 +681,12 @@ ngx_http_infer_metrics_handler(ngx_http_request_t *r)
     ngx_http_infer_out_init(&out, r->pool, 16384, 65536);
     ngx_http_infer_put_own(&out, imcf->models.nelts);
     ngx_http_infer_limit_metrics(imcf, &out);
+
+    if (((ngx_http_infer_loc_conf_t *) ngx_http_get_module_loc_conf(r,
+            ngx_http_infer_module))->vllm)
+    {
+        ngx_http_infer_put_aliases(&out, imcf);
+    }
 
     for (i = 0; i < 2 + NGX_HTTP_INFER_NFAMILIES; i++) {
         family = i < 2 ? &own[i] : &ngx_http_infer_families[i - 2];

@@ -189,9 +189,9 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       ngx_http_infer_status_handler },
 
     { ngx_string("infer_metrics"),
-      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_infer_set_handler,
-      0,
+      NGX_HTTP_LOC_CONF_OFFSET,
       0,
       ngx_http_infer_metrics_handler },
 
@@ -585,7 +585,20 @@ ngx_http_infer_fallback(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *
 ngx_http_infer_set_handler(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t                  *value;
+    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_infer_loc_conf_t  *ilcf;
+
+    if (cf->args->nelts == 2) {
+        value = cf->args->elts;
+
+        if (ngx_strcmp(value[1].data, "vllm") != 0) {
+            return "has another parameter than \"vllm\"";
+        }
+
+        ilcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_infer_module);
+        ilcf->vllm = 1;
+    }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = (ngx_http_handler_pt) cmd->post;

@@ -87,6 +87,7 @@ ask()
     local entry master
 
     entry='exec nginx -g "daemon off;" -c /etc/nginx-infer/nginx.conf'
+    chmod 666 "$out"                # nginx opens /dev/stdout again
     as=www-data
     wrap="python3 $top/tests/debian/no_io_uring.py"
     inside "$entry" > "$out" 2>&1 &

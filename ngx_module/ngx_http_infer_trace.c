@@ -226,7 +226,10 @@ ngx_http_infer_trace_variable(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    ngx_memcpy(v->data, value.data, value.len);
+    if (value.len != 0) {
+        ngx_memcpy(v->data, value.data, value.len);
+    }
+
     v->len = (unsigned) value.len;
     v->valid = 1;
     v->no_cacheable = 0;

@@ -58,6 +58,7 @@ def remaining(server, key="a"):
 
 
 def logged(server):
+    time.sleep(0.1)                 # the log comes after the answer
     with open(os.path.join(server.prefix, "limits.log")) as file:
         lines = [line.split() for line in file]
     return [line for line in lines if line[1] != "-"]

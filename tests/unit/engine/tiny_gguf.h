@@ -156,7 +156,8 @@ tiny_keys(tiny_t *t, const tiny_model_t *m)
     tiny_kv_u32(t, TINY_K("attention.value_length"), m->head_dim);
     tiny_kv_f32(t, TINY_K("attention.layer_norm_rms_epsilon"), 1e-5f);
     tiny_kv_f32(t, TINY_K("rope.freq_base"), 10000.0f);
-    tiny_kv_u32(t, TINY_K("attention.sliding_window"), TINY_WINDOW);
+    tiny_kv_u32(t, TINY_K("attention.sliding_window"),
+                m->global_every ? TINY_WINDOW : 0);
     tiny_kv_u32(t, TINY_K("expert_count"), m->experts);
     tiny_kv_u32(t, TINY_K("expert_used_count"), m->used);
     tiny_kv_u32(t, TINY_K("expert_feed_forward_length"),

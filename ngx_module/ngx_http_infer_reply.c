@@ -190,7 +190,9 @@ static void
 ngx_http_infer_said(ngx_http_infer_ctx_t *ctx, shr_frame_t *frame,
     u_char *data)
 {
-    ctx->said = 1;
+    /* an answer in one piece is sent when all of it is there: until then
+       another worker may begin it anew */
+    ctx->said = ctx->stream;
 
     if (ctx->holds != NULL) {
         ctx->holds->texts++;
@@ -501,6 +503,11 @@ ngx_http_infer_reply_reset(ngx_http_infer_ctx_t *ctx)
     ctx->nids = 0;
     ctx->bytes = 0;
     ngx_memzero(&ctx->usage, sizeof(shr_usage_t));
+
+    if (ctx->holds != NULL) {
+        ctx->holds->texts = 0;
+        ctx->holds->text_bytes = 0;
+    }
 
     if (ngx_http_infer_render_init(ctx) != NGX_OK) {
         ctx->ended = 1;

@@ -119,7 +119,8 @@ def test_stream_ends_where_it_began(start):
 def test_one_that_cannot_be_loaded(start):
     server, swap = start
     swap(8, "ulimit -v 60000")
-    server.wait_log("cannot serve|was ended|ended with status")
+    # which of its processes meets the limit first depends on their libraries
+    server.wait_log("cannot serve|was ended|ended with status|was refused")
     time.sleep(2)
     for _ in range(5):
         assert tokens(server) == 5

@@ -163,8 +163,11 @@ class Server(Nginx):
         """Seconds until nothing of a request is left anywhere: slots of every
         nginx worker, queues, sequences, KV pages."""
         begin = CLOCK.now()
-        clean, alone = set(), set(self.nginx_workers())
+        clean = set()
         while True:
+            # one of before a reload accepts no more, and goes
+            alone = {pid for pid in self.nginx_workers()
+                     if "shutting down" not in command_of(pid)}
             try:
                 status = self.status()
                 used = used_of(status)

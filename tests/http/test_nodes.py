@@ -165,6 +165,8 @@ def hit_rate(server, conversations=5, turns=3):
 def test_hash_keeps_caches_warm(nginx):
     by_hash = start_nodes(nginx, False)
     hashed = hit_rate(by_hash)
+    for i in range(20):             # so many that both nodes get some
+        by_hash.post(CHAT, {"max_tokens": 1, "messages": [user("%d" % i)]})
     by_turns = start_nodes(nginx, True)
     turned = hit_rate(by_turns)
     print("cached: hash %.2f, round robin %.2f" % (hashed, turned))

@@ -96,6 +96,8 @@ typedef struct {
     ngx_str_t                       kind;       /* what --check has said */
     ngx_str_t                       architecture;
     ngx_uint_t                      served;     /* tokens of a sequence */
+    uint64_t                        stamp;      /* of the files, where */
+    uint64_t                        content;    /* of the files, what */
     uint64_t                        hash;       /* of text */
     ngx_str_t                       text;       /* for supervisor and worker */
     u_char                          fingerprint[16];
@@ -196,6 +198,11 @@ ngx_int_t ngx_http_infer_model_finish(ngx_conf_t *cf,
     ngx_http_infer_main_conf_t *imcf, ngx_http_infer_model_t *model);
 ngx_http_infer_model_t *ngx_http_infer_model_find(
     ngx_http_infer_main_conf_t *imcf, ngx_str_t *name);
+
+/* stamp: which files the model's are; sets created, stamp, content; then, of
+ * the text that ends with the stamp's line, hash and fingerprint. */
+void ngx_http_infer_stamp(ngx_http_infer_model_t *model);
+void ngx_http_infer_stamp_names(ngx_http_infer_model_t *model);
 
 /* check: asks the worker binary whether it would serve the model. */
 ngx_int_t ngx_http_infer_check_model(ngx_conf_t *cf,

@@ -668,8 +668,6 @@ ngx_int_t
 ngx_http_infer_model_finish(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     ngx_http_infer_model_t *model)
 {
-    ngx_file_info_t  fi;
-
     if (model->nice == NGX_CONF_UNSET_UINT) {
         /* without a model there is nothing to compute beside nginx */
         model->nice = model->null ? 0 : 10;
@@ -694,16 +692,13 @@ ngx_http_infer_model_finish(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
         model->slots += model->slots & -model->slots;
     }
 
-    if (ngx_file_info(model->file.data, &fi) != NGX_FILE_ERROR) {
-        model->created = ngx_file_mtime(&fi);
-    }
+    ngx_http_infer_stamp(model);
 
     if (ngx_http_infer_model_text(cf, model) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    model->hash = shr_hash64(model->text.data, model->text.len);
-    ngx_sprintf(model->fingerprint, "%016xL", model->hash);
+    ngx_http_infer_stamp_names(model);
 
     return ngx_http_infer_model_socket(cf, imcf, model);
 }
@@ -738,11 +733,12 @@ ngx_http_infer_model_text(ngx_conf_t *cf, ngx_http_infer_model_t *model)
     p = ngx_slprintf(p, last,
                      "null %ui\nnull_delay_us %ui\nnull_tokens %ui\n"
                      "template %V\nquantize %V\nnice %ui\nspin_us %ui\n"
-                     "affinity %V\nio_uring %ui\nsandbox %ui\n",
+                     "affinity %V\nio_uring %ui\nsandbox %ui\n"
+                     "stamp %016xL\n",
                      model->null, model->null_delay_us, model->null_tokens,
                      &model->template, &model->quantize, model->nice,
                      model->spin_us, &model->affinity, model->io_uring,
-                     model->sandbox);
+                     model->sandbox, model->stamp);
 
     if (p == last) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,

@@ -60,6 +60,7 @@ static const conf_key_t  keys[] = {
     { "affinity", KEY_CPUS, AT(cpus), 0, 0, 0 },
     { "io_uring", KEY_U32, AT(io_uring), 0, 1, 1 },
     { "sandbox", KEY_U32, AT(sandbox), 0, 1, 1 },
+    { "stamp", KEY_TEXT, AT(stamp), 0, WRK_CONF_STAMP_MAX, 0 },
 };
 
 #define NKEYS  (sizeof(keys) / sizeof(keys[0]))

@@ -30,6 +30,8 @@
  *   affinity LIST|-       CPUs like 0,2,4-7
  *   io_uring 0|1          0: epoll, default 1
  *   sandbox 0|1           0: only no_new_privs, default 1
+ *   stamp TEXT            which files nginx saw at these paths; not looked at:
+ *                         it makes the text another when they are others
  *
  * A value may be "-" where nothing is meant.
  */
@@ -44,6 +46,7 @@
 #define WRK_CONF_TEXT_MAX   4096
 #define WRK_CONF_NAME_MAX   64      /* bytes, the NUL included */
 #define WRK_CONF_PATH_MAX   1024    /* bytes, the NUL included */
+#define WRK_CONF_STAMP_MAX  17      /* bytes, the NUL included */
 #define WRK_CONF_CPUS_MAX   256     /* entries of the list */
 #define WRK_CONF_TYPE_MAX   16      /* bytes, the NUL included */
 #define WRK_CONF_CPU_MAX    1023    /* largest CPU number */
@@ -68,6 +71,7 @@ typedef struct {
     char      cache[WRK_CONF_PATH_MAX];         /* "": off */
     char      template_path[WRK_CONF_PATH_MAX]; /* "": the file's own */
     char      quantize[WRK_CONF_TYPE_MAX];      /* "": nothing */
+    char      stamp[WRK_CONF_STAMP_MAX];
     uint32_t  workers;
     uint32_t  threads;
     uint32_t  context;

@@ -28,6 +28,7 @@ typedef struct {
     void                  *block;       /* all that varies */
     const wrk_sink_ops_t  *ops;
     void                  *ctx;
+    char                   id[33];      /* for logs; maybe cut */
 
     uint32_t               task, flags;
     uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
@@ -66,6 +67,7 @@ typedef struct {
     uint32_t       type;                /* SHR_R_PROMPT or SHR_R_PROMPT_IDS */
     uint32_t       npairs;
     wrk_bytes_t    query;
+    wrk_bytes_t    id;
     wrk_einput_t   inputs[SHR_INPUTS_MAX];
 } wrk_ein_t;
 

@@ -208,6 +208,8 @@ wrk_ereq_fill(wrk_esched_t *s, wrk_ereq_t *r, const void *req, size_t len,
     f = &s->in.fixed;
     r->task = f->task;
     r->flags = f->flags;
+    memcpy(r->id, s->in.id.data != NULL ? s->in.id.data : "",
+           wrk_min(s->in.id.len, sizeof(r->id) - 1));
     r->deadline_ns = f->deadline_ns;
     r->queue_deadline_ns = f->queue_deadline_ns;
     /* another process' word: not in the future */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "worker/wrk_esched_int.h"
+#include "worker/wrk_log.h"
 
 
 #define WRK_EOUT_PART    256u           /* values: fewer are not hurried */
@@ -63,6 +64,10 @@ wrk_eout_error(wrk_ereq_t *r, const wrk_req_error_t *err)
 
     if (r->lost) {
         return;
+    }
+
+    if (err->code == SHR_E_INTERNAL) {
+        wrk_log(WRK_LOG_ERROR, "request %s failed: %s", r->id, err->text);
     }
 
     /* the same frames as of any request */

@@ -34,6 +34,8 @@ wrk_ein_decode(wrk_esched_t *s, const void *buf, size_t len)
     in->npairs = 0;
     in->query.data = NULL;
     in->query.len = 0;
+    in->id.data = NULL;
+    in->id.len = 0;
 
     if (wrk_ein_task(s) != 0) {
         return -1;
@@ -133,6 +135,8 @@ wrk_ein_record(wrk_esched_t *s, const shr_record_t *record)
         return 0;
 
     case SHR_R_REQUEST_ID:
+        s->in.id.data = (const char *) (record + 1);
+        s->in.id.len = record->len;
         return 0;
 
     default:

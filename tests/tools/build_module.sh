@@ -5,6 +5,7 @@
 #   OUT        folder of the build (required)
 #   CC         compiler, gcc by default
 #   SANFLAGS   sanitizer flags; empty means a release build
+#   LTO        flags of link-time optimisation; empty means none
 #   NGINX_SRC  an nginx source tree; empty means Debian's nginx-dev
 #
 # nginx's configure writes into the tree it runs in, so it runs in a copy under
@@ -18,6 +19,7 @@ so=ngx_http_infer_module.so
 : "${OUT:?names the build folder}"
 CC=${CC:-gcc}
 SANFLAGS=${SANFLAGS:-}
+LTO=${LTO:-}
 NGINX_SRC=${NGINX_SRC:-}
 tree=$OUT/nginx-tree
 objs=$OUT/nginx-objs
@@ -83,7 +85,8 @@ set_flags()
         cc_opt="$cc_opt -O1 $SANFLAGS"
         ld_opt="$ld_opt $SANFLAGS"
     else
-        cc_opt="$cc_opt -O2 -D_FORTIFY_SOURCE=2"
+        cc_opt="$cc_opt -O2 -D_FORTIFY_SOURCE=2 $LTO"
+        ld_opt="$ld_opt -O2 $LTO"
     fi
 }
 

@@ -552,7 +552,8 @@ ngx_http_infer_put_workers(ngx_http_infer_out_t *out,
 }
 
 
-/* Sum of a figure over the inference workers of a model. */
+/* Sum of a figure over the inference workers of a model, those of the pool of
+ * before too. */
 static uint64_t
 ngx_http_infer_sum(ngx_http_infer_pool_t *pool, shr_counter_t counter)
 {
@@ -560,9 +561,12 @@ ngx_http_infer_sum(ngx_http_infer_pool_t *pool, shr_counter_t counter)
     uint64_t           n;
     shr_worker_info_t  info;
 
-    for (n = 0, w = 0; pool->client != NULL && w < pool->geom.nworkers; w++) {
-        shr_client_info(pool->client, w, &info);
-        n += ngx_min(info.counters[counter], UINT64_MAX / 64);
+    for (n = 0; pool != NULL; pool = pool->before) {
+
+        for (w = 0; pool->client != NULL && w < pool->geom.nworkers; w++) {
+            shr_client_info(pool->client, w, &info);
+            n += ngx_min(info.counters[counter], UINT64_MAX / 256);
+        }
     }
 
     return n;
@@ -580,7 +584,7 @@ ngx_http_infer_put_alias(ngx_http_infer_out_t *out,
 
     ngx_http_infer_out_print(out, "# TYPE vllm:%s %s\n", name, type);
 
-    for (i = 0; imcf->generation != NULL && i < imcf->generation->npools; i++)
+    for (i = 0; imcf->generation != NULL && i < imcf->generation->nmodels; i++)
     {
         pool = &imcf->generation->pools[i];
         n = ngx_http_infer_sum(pool, counter);

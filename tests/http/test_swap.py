@@ -14,6 +14,7 @@ SERVER = """
         location /v1/      { infer_pass m; }
         location = /readyz { infer_pass m; }
         location = /status { infer_status; }
+        location = /metrics { infer_metrics vllm; }
 """
 
 
@@ -97,6 +98,15 @@ def test_slow_one_takes_over_when_it_is_ready(start):
     assert tokens(server) == 9
 
 
+def series(server):
+    """{name and labels: value}; each stands there once."""
+    lines = [line for line in server.get("/metrics").body.decode().split("\n")
+             if line and not line.startswith("#")]
+    found = dict(line.rsplit(" ", 1) for line in lines)
+    assert len(found) == len(lines)
+    return found
+
+
 def test_stream_ends_where_it_began(start):
     server, swap = start
     swap(600, "true")
@@ -106,6 +116,8 @@ def test_stream_ends_where_it_began(start):
     swap(8, "sleep 2")
     events = server.stream(CHAT, body(stream=True))
     assert next(events)
+    assert answered_by(server) == "pool of before"
+    assert series(server)['vllm:num_requests_running{model_name="m"}'] == "1"
     wait_for(lambda: answered_by(server) == "pool")
     assert tokens(server) == 9
     assert "taken over" not in server.log()[mark:]

@@ -280,6 +280,7 @@ check_model(const wrk_conf_t *conf, char *out, size_t cap, char *err)
     wrk_sandbox_path_t  paths[] = {
         { conf->file, WRK_SANDBOX_READ },
         { conf->template_path, WRK_SANDBOX_READ },
+        { conf->cache, WRK_SANDBOX_READ },      /* the tokenizer's image */
         { "/sys/devices/system/cpu", WRK_SANDBOX_READ }
     };
 

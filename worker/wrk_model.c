@@ -355,10 +355,13 @@ open_weights(wrk_model_t *m, const wrk_conf_t *conf, int encoder,
     mo.before_pack_arg = &packing;
 
     if (encoder) {
-        return wrk_model_enc_weights(m, conf, prepared_fd, before_pack,
-                                     &packing, err);
-    }
-    if (eng_model_open(conf->file, &mo, &m->model, &ee) != ENG_OK) {
+        if (wrk_model_enc_weights(m, conf, prepared_fd, before_pack,
+                                  &packing, err) != 0)
+        {
+            return -1;
+        }
+
+    } else if (eng_model_open(conf->file, &mo, &m->model, &ee) != ENG_OK) {
         m->model = NULL;
         return wrk_model_fail(err, "%s", ee.text);
     }

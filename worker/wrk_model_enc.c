@@ -31,6 +31,7 @@ model_options(const wrk_conf_t *conf, int prepared_fd, enc_model_opts_t *mo)
     *mo = init;
     mo->threads = conf->threads;
     mo->prepared_fd = prepared_fd;
+    mo->cache_dir = conf->cache[0] != '\0' ? conf->cache : NULL;
 
     switch (conf->precision) {
     case WRK_PREC_EXACT:
@@ -208,10 +209,11 @@ open_t2t(wrk_model_t *m, const wrk_conf_t *conf, enc_opts_t *co, char *err)
     m->prompt_max = enc_limits(enc)->max_seq;
     m->answer_max = enc_limits(enc)->max_out;
     snprintf(m->summary, sizeof(m->summary), "%s, text to text, %" PRIu64
-             " M parameters, weights %" PRIu64 " MiB (%s), %u sequences, "
+             " M parameters, weights %" PRIu64 " MiB (%s, %s), %u sequences, "
              "prompts of %u and answers of %u tokens", info->arch,
              info->parameters / 1000000, info->weight_bytes >> 20,
-             precisions[info->precision], n, m->prompt_max, m->answer_max);
+             precisions[info->precision],
+             enc_model_origin(m->enc_model), n, m->prompt_max, m->answer_max);
     return 0;
 }
 
@@ -248,10 +250,10 @@ wrk_model_enc_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
     }
 
     snprintf(m->summary, sizeof(m->summary), "%s, %s, %" PRIu64 " M "
-             "parameters, weights %" PRIu64 " MiB (%s), context %u",
+             "parameters, weights %" PRIu64 " MiB (%s, %s), context %u",
              info->arch, kinds[info->kind], info->parameters / 1000000,
              info->weight_bytes >> 20, precisions[info->precision],
-             m->eeng.info.max_seq);
+             enc_model_origin(m->enc_model), m->eeng.info.max_seq);
     return 0;
 }
 

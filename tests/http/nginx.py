@@ -215,6 +215,7 @@ class Nginx:
         become_subreaper()
         self.before = descendants(os.getpid())
         self.stderr = open(os.path.join(self.prefix, "stderr.log"), "ab")
+        self.began = time.monotonic()
         self.process = subprocess.Popen(
             self.command(), env=self.environment(), stdin=subprocess.DEVNULL,
             stdout=self.stderr, stderr=self.stderr)

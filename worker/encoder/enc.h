@@ -66,13 +66,17 @@ typedef struct {
     enc_prec_t  precision;
     int         prepared_fd;      /* -1, or a memfd that a pool's workers
                                      share: mapped if it holds this model,
-                                     filled if empty; stays the caller's     */
+                                     filled if empty and the cache file
+                                     cannot be mapped in huge pages; stays
+                                     the caller's                            */
+    const char *cache_dir;        /* prepared images live here; NULL: no file */
     const char *kern_level;       /* NULL: best of this CPU                  */
     void      (*before_pack)(void *arg);    /* NULL, or called when weights  */
     void       *before_pack_arg;            /* must be packed                */
 } enc_model_opts_t;
 
-#define ENC_MODEL_OPTS_INIT { 2, ENC_PREC_AUTO, -1, NULL, NULL, NULL }
+#define ENC_MODEL_OPTS_INIT \
+    { 2, ENC_PREC_AUTO, -1, NULL, NULL, NULL, NULL }
 
 typedef struct {
     uint32_t    max_tokens;       /* of a batch; raised to one sequence's    */
@@ -133,6 +137,8 @@ void enc_model_close(enc_model_t *model);
 
 /* Valid as long as the model. */
 const enc_info_t *enc_model_info(const enc_model_t *model);
+/* "cache file", "packed" ...: for a log line. */
+const char *enc_model_origin(const enc_model_t *model);
 /* NUL-terminated, printable UTF-8 as in config.json; i < info.labels. */
 const char *enc_model_label(const enc_model_t *model, uint32_t i);
 

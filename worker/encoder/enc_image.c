@@ -1,7 +1,9 @@
 /*
- * The image: all weights in one block, packed by a few threads from the
- * files, in anonymous memory or in a memfd that the workers of a pool share.
- * A memfd's header is written last: what has one is whole.
+ * The image: all weights in one block.  From the cache file, if there is one
+ * that fits, mapped as it is; else packed by a few threads from the model's
+ * files, into anonymous memory or a memfd that the workers of a pool share,
+ * and written to the cache folder.  A memfd's header is written last: what
+ * has one is whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,26 +17,21 @@
 #include <unistd.h>
 
 #include "worker/encoder/enc_model.h"
+#include "worker/engine/eng_cache.h"
 #include "worker/engine/eng_chk.h"
 #include "worker/kernels/kern_f16.h"
 
-#define MAGIC        0x3130434e45464e49ull
 #define THREADS_MAX  8u
 #define Q8_BYTES     34u          /* a block of Q8_0: f16 d, 32 int8         */
+#define UNIT_ROWS    2048u        /* of a matrix, for a thread at a time     */
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE  25
-#endif
-
-typedef struct {
-    uint64_t  magic, bytes, hash;
-    uint32_t  version, layout;
-} header_t;
+_Static_assert(ENC_IMAGE_HEADER == ENG_CACHE_ROOM, "data begin there");
 
 typedef struct {
     const enc_model_t       *m;
     const enc_src_t         *src;
     uint8_t                 *base;
+    uint32_t                 units;
     _Atomic uint32_t         next;
     _Atomic int              failed;
     pthread_mutex_t          lock;         /* of err                         */
@@ -115,52 +112,64 @@ row_convert(kern_wtype_t from, const uint8_t *raw, kern_wtype_t to,
 }
 
 
-/* Rows [row, row + n) of the item, which may cross its parts, into out. */
+/* Rows [row, row + n) of the item, which may cross its parts, as the image
+   has them before packing; *rows is where. */
 static int
 read_rows(packer_t *p, const enc_item_t *it, uint32_t row, uint32_t n,
-    rows_t *r, eng_err_t *err)
+    rows_t *r, const uint8_t **rows, eng_err_t *err)
 {
     int                  rc;
     size_t               bytes = kern_gguf_row_bytes(it->type, it->cols);
-    uint32_t             i, part = 0, at = row;
+    uint32_t             i, k, some, part = 0, at = row;
     const enc_tensor_t  *t;
 
-    for (i = 0; i < n; i++, at++) {
+    for (i = 0; i < n; i += some, at += some) {
         while (at >= it->part[part].rows) {
             at -= it->part[part++].rows;
             eng_assert(part < it->n_parts);
         }
         t = &it->part[part];
-        rc = enc_src_rows(p->src, t, at, 1, r->raw, err);
+        some = n - i < t->rows - at ? n - i : t->rows - at;
+        rc = enc_src_rows(p->src, t, at, some, r->raw, err);
         if (rc != 0) {
             return rc;
         }
-        row_convert(t->type, r->raw, it->type, it->cols, r->f32,
-                    r->out + i * bytes);
+        if (some == n && t->type == it->type) {
+            *rows = r->raw;
+            return 0;
+        }
+        for (k = 0; k < some; k++) {
+            row_convert(t->type, r->raw + k * t->row_bytes, it->type,
+                        it->cols, r->f32, r->out + (i + k) * bytes);
+        }
     }
+    *rows = r->out;
 
     return 0;
 }
 
 
 static int
-pack_matrix(packer_t *p, const enc_item_t *it, rows_t *r, eng_err_t *err)
+pack_matrix(packer_t *p, const enc_item_t *it, uint32_t unit, rows_t *r,
+    eng_err_t *err)
 {
-    int       rc;
-    size_t    begin, end;
-    uint32_t  row, n;
+    int             rc;
+    size_t          begin, end;
+    uint32_t        row, n, stop;
+    const uint8_t  *rows = NULL;
 
-    for (row = 0; row < it->rows; row += n) {
-        n = it->rows - row < KERN_ROW_GROUP ? it->rows - row
-                                            : KERN_ROW_GROUP;
-        rc = read_rows(p, it, row, n, r, err);
+    row = unit * UNIT_ROWS;
+    stop = it->rows - row < UNIT_ROWS ? it->rows : row + UNIT_ROWS;
+    for (; row < stop; row += n) {
+        n = stop - row < KERN_ROW_GROUP ? stop - row : KERN_ROW_GROUP;
+        rc = read_rows(p, it, row, n, r, &rows, err);
         if (rc != 0) {
             return rc;
         }
         /* a group stands for itself: packed as a matrix of its own */
         kern_packed_range(it->type, it->rows, it->cols, row, row + n, &begin,
                           &end);
-        rc = kern_pack(it->type, n, it->cols, r->out,
+        rc = kern_pack(it->type, n, it->cols, rows,
                        p->base + it->offset + begin, 0, n);
         eng_assert(rc == KERN_OK && end <= it->bytes);
     }
@@ -169,16 +178,30 @@ pack_matrix(packer_t *p, const enc_item_t *it, rows_t *r, eng_err_t *err)
 }
 
 
+/* What a thread takes at a time: rows of a matrix, or a whole other item. */
+static uint32_t
+units_of(const enc_item_t *it)
+{
+    return it->kind == ENC_ITEM_MATRIX
+           ? (it->rows + UNIT_ROWS - 1) / UNIT_ROWS : 1;
+}
+
+
 static int
-pack_item(packer_t *p, const enc_item_t *it, rows_t *r, eng_err_t *err)
+pack_unit(packer_t *p, uint32_t unit, rows_t *r, eng_err_t *err)
 {
     int                  rc = 0;
-    float               *dst = (float *) (void *) (p->base + it->offset);
+    float               *dst;
     uint32_t             i, n;
+    const enc_item_t    *it;
     const enc_tensor_t  *t;
 
+    for (it = p->m->item; unit >= units_of(it); it++) {
+        unit -= units_of(it);
+    }
+    dst = (float *) (void *) (p->base + it->offset);
     if (it->kind == ENC_ITEM_MATRIX) {
-        return pack_matrix(p, it, r, err);
+        return pack_matrix(p, it, unit, r, err);
     }
     if (it->kind == ENC_ITEM_TABLE) {
         /* a stretch at a time: a read has a limit */
@@ -220,7 +243,7 @@ pack_thread(void *arg)
         }
     }
     /* the widest format of all is 4 bytes a value */
-    r.raw = malloc(most * 4 + 64);
+    r.raw = malloc(most * 4 * KERN_ROW_GROUP + 64);
     r.f32 = malloc(most * 4);
     r.out = malloc(most * 4 * KERN_ROW_GROUP);
     rc = r.raw == NULL || r.f32 == NULL || r.out == NULL
@@ -230,9 +253,9 @@ pack_thread(void *arg)
     while (rc == 0 && !atomic_load_explicit(&p->failed, memory_order_relaxed)
            && (i = atomic_fetch_add_explicit(&p->next, 1,
                                              memory_order_relaxed))
-              < p->m->n_items)
+              < p->units)
     {
-        rc = pack_item(p, &p->m->item[i], &r, &err);
+        rc = pack_unit(p, i, &r, &err);
     }
 
     if (rc != 0) {
@@ -259,6 +282,9 @@ pack_all(const enc_model_t *m, const enc_src_t *src, uint8_t *base,
     uint32_t   i, n = 0;
     pthread_t  tid[THREADS_MAX];
 
+    for (i = 0; i < m->n_items; i++) {
+        p.units += units_of(&m->item[i]);
+    }
     threads = threads == 0 ? 2 : threads;
     threads = threads < THREADS_MAX ? threads : THREADS_MAX;
     for (i = 1; i < threads; i++) {
@@ -308,56 +334,110 @@ point(enc_model_t *m)
 }
 
 
-static int
-header_fits(const enc_model_t *m, const uint8_t *image)
+/* What the image is of: the sources, and what becomes of them. */
+static void
+cache_of(const enc_model_t *m, const enc_src_t *src,
+    const enc_model_opts_t *o, const char *path, eng_cache_t *c)
 {
-    header_t  h;
+    uint32_t           i, k;
+    uint64_t           plan = m->hash;
+    const enc_item_t  *it;
 
-    memcpy(&h, image, sizeof(h));
+    for (i = 0; i < m->n_items; i++) {
+        it = &m->item[i];
+        uint64_t  v[5] = { it->kind, it->type, it->rows, it->cols,
+                           it->offset };
 
-    return h.magic == MAGIC && h.bytes == m->image_bytes
-           && h.hash == m->hash && h.version == ENC_VERSION
-           && h.layout == kern_layout_id();
+        plan = eng_hash(v, sizeof(v), plan);
+        for (k = 0; k < it->n_parts; k++) {
+            const enc_tensor_t  *t = &it->part[k];
+
+            v[0] = t->g != NULL ? t->g->offset : t->st->offset;
+            v[1] = t->g != NULL ? 0 : t->st->file;
+            plan = eng_hash(v, 2 * sizeof(v[0]), plan);
+        }
+    }
+    *c = (eng_cache_t) {
+        .version = ENC_VERSION,
+        .image_bytes = m->image_bytes,
+        .source_bytes = enc_src_bytes(src),
+        .source_hash = enc_src_hash(src),
+        .plan_hash = plan,
+        .dir = o->cache_dir,
+        .source = path,
+        .variant = (uint64_t) m->wtype + 1
+    };
+}
+
+
+/* Into `base`, of which nothing has been written; then for the next start. */
+static int
+pack(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
+    const eng_cache_t *c, uint8_t *base, eng_err_t *err)
+{
+    int  rc;
+
+    if (o->before_pack != NULL) {
+        o->before_pack(o->before_pack_arg);
+    }
+    rc = pack_all(m, src, base, o->threads, err);
+    if (rc == 0) {
+        m->origin = "packed";
+        eng_cache_write(c, base);
+    }
+
+    return rc;
 }
 
 
 /* A shared image is written by whoever has the lock and finds it empty. */
 static int
 fill_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
-    eng_err_t *err)
+    const eng_cache_t *c, eng_err_t *err)
 {
-    int           rc;
-    header_t      h = { MAGIC, m->image_bytes, m->hash, ENC_VERSION,
-                        kern_layout_id() };
-    uint8_t      *p;
+    int           rc = 0, fd = o->prepared_fd;
+    uint8_t      *p, h[ENG_CACHE_HEADER];
     struct stat   st;
 
-    if (fstat(o->prepared_fd, &st) != 0
-        || (st.st_size != 0 && (uint64_t) st.st_size != m->image_bytes)
-        || (st.st_size == 0
-            && ftruncate(o->prepared_fd, (off_t) m->image_bytes) != 0))
+    if (fstat(fd, &st) != 0
+        || (st.st_size != 0 && (uint64_t) st.st_size != m->image_bytes))
     {
         return eng_fail(err, ENG_EINVAL, "prepared weights: the shared "
-                        "memory holds another model, or %s",
+                        "memory holds another model");
+    }
+    if (st.st_size != 0
+        && pread(fd, h, sizeof(h), 0) == (ssize_t) sizeof(h)
+        && eng_cache_fits(c, h))
+    {
+        m->origin = "shared";
+        return 0;
+    }
+    /* the file itself is as good, if its pages are large */
+    m->image = eng_cache_map(c, 1);
+    if (m->image != NULL) {
+        m->origin = "cache file";
+        return 0;
+    }
+
+    if (st.st_size == 0 && ftruncate(fd, (off_t) m->image_bytes) != 0) {
+        return eng_fail(err, ENG_ENOMEM, "prepared weights: %llu bytes: %s",
+                        (unsigned long long) m->image_bytes,
                         strerror(errno));
     }
-    p = mmap(NULL, m->image_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-             o->prepared_fd, 0);
+    p = eng_map_aligned(m->image_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                        fd);
     if (p == MAP_FAILED) {
         return eng_fail(err, ENG_ENOMEM, "prepared weights: %llu bytes: %s",
                         (unsigned long long) m->image_bytes,
                         strerror(errno));
     }
-
-    rc = 0;
-    if (!header_fits(m, p)) {
-        if (o->before_pack != NULL) {
-            o->before_pack(o->before_pack_arg);
-        }
-        rc = pack_all(m, src, p, o->threads, err);
-        if (rc == 0) {
-            memcpy(p, &h, sizeof(h));
-        }
+    m->origin = "copied from the cache file";
+    if (eng_cache_copy(c, p, 1) != 0) {
+        rc = pack(m, src, o, c, p, err);
+    }
+    if (rc == 0) {
+        eng_cache_header(c, 0, h);
+        memcpy(p, h, sizeof(h));
     }
     (void) munmap(p, m->image_bytes);
 
@@ -367,7 +447,7 @@ fill_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
 
 static int
 load_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
-    eng_err_t *err)
+    const eng_cache_t *c, eng_err_t *err)
 {
     int           rc;
     struct flock  lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -381,56 +461,65 @@ load_shared(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
         return eng_fail(err, ENG_EIO, "prepared weights: cannot lock: %s",
                         strerror(errno));
     }
-    rc = fill_shared(m, src, o, err);
+    rc = fill_shared(m, src, o, c, err);
     lock.l_type = F_UNLCK;
     (void) fcntl(o->prepared_fd, F_OFD_SETLK, &lock);
-    if (rc != 0) {
+    if (rc != 0 || m->image != NULL) {
         return rc;
     }
 
-    m->image = mmap(NULL, m->image_bytes, PROT_READ, MAP_SHARED,
-                    o->prepared_fd, 0);
+    m->image = eng_map_aligned(m->image_bytes, PROT_READ, MAP_SHARED,
+                               o->prepared_fd);
     if (m->image == MAP_FAILED) {
         m->image = NULL;
         return eng_fail(err, ENG_ENOMEM, "prepared weights: %s",
                         strerror(errno));
     }
-    /* huge pages where the kernel can; a hint */
-    (void) madvise(m->image, m->image_bytes, MADV_COLLAPSE);
 
     return 0;
 }
 
 
-int
-enc_image_load(enc_model_t *m, const enc_src_t *src,
-    const enc_model_opts_t *o, eng_err_t *err)
+static int
+load_own(enc_model_t *m, const enc_src_t *src, const enc_model_opts_t *o,
+    const eng_cache_t *c, eng_err_t *err)
 {
     int  rc;
 
-    m->image_bytes = (m->image_bytes + 4095) & ~4095ull;
-    if (o->prepared_fd >= 0) {
-        rc = load_shared(m, src, o, err);
-        if (rc == 0) {
-            point(m);
-        }
-        return rc;
+    m->image = eng_cache_map(c, 0);
+    if (m->image != NULL) {
+        m->origin = "cache file";
+        return 0;
     }
-
-    if (o->before_pack != NULL) {
-        o->before_pack(o->before_pack_arg);
-    }
-    m->image = mmap(NULL, m->image_bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    m->image = eng_map_aligned(m->image_bytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (m->image == MAP_FAILED) {
         m->image = NULL;
         return eng_fail(err, ENG_ENOMEM, "no memory for %llu bytes of "
                         "weights", (unsigned long long) m->image_bytes);
     }
     (void) madvise(m->image, m->image_bytes, MADV_HUGEPAGE);
-    rc = pack_all(m, src, m->image, o->threads, err);
+    rc = pack(m, src, o, c, m->image, err);
     if (rc == 0) {
         (void) mprotect(m->image, m->image_bytes, PROT_READ);
+    }
+
+    return rc;
+}
+
+
+int
+enc_image_load(enc_model_t *m, const char *path, const enc_src_t *src,
+    const enc_model_opts_t *o, eng_err_t *err)
+{
+    int          rc;
+    eng_cache_t  c;
+
+    m->image_bytes = (m->image_bytes + 4095) & ~4095ull;
+    cache_of(m, src, o, path, &c);
+    rc = o->prepared_fd >= 0 ? load_shared(m, src, o, &c, err)
+                             : load_own(m, src, o, &c, err);
+    if (rc == 0) {
         point(m);
     }
 

@@ -204,7 +204,7 @@ model_open(const char *path, const enc_model_opts_t *o, int load,
 
     rc = prepare(m, path, &src, o, err);
     if (rc == 0 && load) {
-        rc = enc_image_load(m, &src, o, err);
+        rc = enc_image_load(m, path, &src, o, err);
     }
     enc_src_close(&src);
     if (rc != 0) {
@@ -273,6 +273,13 @@ const enc_info_t *
 enc_model_info(const enc_model_t *m)
 {
     return &m->info;
+}
+
+
+const char *
+enc_model_origin(const enc_model_t *m)
+{
+    return m->origin != NULL ? m->origin : "";
 }
 
 

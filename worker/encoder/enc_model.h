@@ -88,6 +88,7 @@ struct enc_model {
     uint32_t       n_items, cap_items;
     uint64_t       image_bytes;
     uint8_t       *image;
+    const char    *origin;        /* where it came from, for the log         */
     uint64_t       hash;
 };
 
@@ -113,8 +114,9 @@ int enc_bind_linear(enc_model_t *m, const enc_src_t *src, int layer,
     const char *const *name, const uint32_t *rows, uint32_t n,
     uint32_t cols, enc_linear_t *to, eng_err_t *err);
 
-/* Fills and maps the image; addresses go to where items point. */
-int enc_image_load(enc_model_t *m, const enc_src_t *src,
+/* Fills and maps the image; addresses go to where items point.  `path` is the
+   model's, by which its cache file is named. */
+int enc_image_load(enc_model_t *m, const char *path, const enc_src_t *src,
     const enc_model_opts_t *o, eng_err_t *err);
 void enc_image_unload(enc_model_t *m);
 

@@ -1,10 +1,8 @@
 /*
- * What is the same at every level: arg max, the k largest, rotary tables,
- * and the door to OpenBLAS.  Built on the table's `max`.
+ * What is the same at every level: arg max, the k largest, rotary tables.
+ * Built on the table's `max`.
  */
 #include <math.h>
-
-#include <cblas.h>
 
 #include "worker/kernels/kern_internal.h"
 
@@ -147,17 +145,4 @@ kern_rope_table(float *cs, float *sn, const float *freq, uint32_t half,
         cs[i] = (float) (cos(angle) * (double) mscale);
         sn[i] = (float) (sin(angle) * (double) mscale);
     }
-}
-
-
-void
-kern_sgemm(uint32_t m, uint32_t n, uint32_t k, const float *a, size_t lda,
-    const float *b, size_t ldb, float *c, size_t ldc)
-{
-    KERN_ASSERT(m > 0 && n > 0 && k > 0);
-    KERN_ASSERT(lda >= k && ldb >= k && ldc >= n && lda <= KERN_ROWS_MAX);
-
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int) m, (int) n,
-                (int) k, 1.0f, a, (int) lda, b, (int) ldb, 0.0f, c,
-                (int) ldc);
 }

@@ -96,6 +96,7 @@ typedef struct {
     ngx_str_t                       kind;       /* what --check has said */
     ngx_str_t                       architecture;
     ngx_uint_t                      served;     /* tokens of a sequence */
+    ngx_array_t                    *labels;     /* ngx_str_t; NULL: unknown */
     uint64_t                        stamp;      /* of the files, where */
     uint64_t                        content;    /* of the files, what */
     uint64_t                        hash;       /* of text */

@@ -11,8 +11,10 @@
 #include <sys/wait.h>
 
 
-#define NGX_HTTP_INFER_CHECK_MS     10000
-#define NGX_HTTP_INFER_CHECK_BYTES  4096        /* of the verdict */
+#define NGX_HTTP_INFER_CHECK_MS     30000       /* in which we ran */
+#define NGX_HTTP_INFER_CHECK_STEP   100
+#define NGX_HTTP_INFER_CHECK_LIFE   600         /* s; of one whose nginx died */
+#define NGX_HTTP_INFER_CHECK_BYTES  (96 * 1024) /* of the verdict */
 
 
 typedef struct {
@@ -42,12 +44,17 @@ ngx_int_t
 ngx_http_infer_check_model(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     ngx_http_infer_model_t *model)
 {
-    u_char                   buf[NGX_HTTP_INFER_CHECK_BYTES];
+    u_char                  *buf;
     size_t                   len;
     ngx_int_t                rc;
     ngx_http_infer_check_t   check;
 
     ngx_memzero(&check, sizeof(ngx_http_infer_check_t));
+
+    buf = ngx_palloc(cf->temp_pool, NGX_HTTP_INFER_CHECK_BYTES);
+    if (buf == NULL) {
+        return NGX_ERROR;
+    }
 
     if (ngx_http_infer_check_user(cf, &check) != NGX_OK
         || ngx_http_infer_check_spawn(cf, &check, imcf->worker.data) != NGX_OK)
@@ -70,8 +77,9 @@ ngx_http_infer_check_model(ngx_conf_t *cf, ngx_http_infer_main_conf_t *imcf,
     if (rc == NGX_BUSY) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"%V --check\" gave no verdict on \"infer_model\" "
-                      "\"%V\" within %ui ms in %s:%ui", &imcf->worker,
-                      &model->name, (ngx_uint_t) NGX_HTTP_INFER_CHECK_MS,
+                      "\"%V\" within %d s: does it hang, or the storage of "
+                      "\"%V\"? in %s:%ui", &imcf->worker, &model->name,
+                      NGX_HTTP_INFER_CHECK_MS / 1000, &model->file,
                       model->conf_file, model->line);
         return NGX_ERROR;
     }
@@ -139,7 +147,7 @@ ngx_http_infer_check_child(ngx_http_infer_check_t *check, u_char *path)
     (void) close_range(3, ~0U, 0);
     sigemptyset(&set);
     (void) sigprocmask(SIG_SETMASK, &set, NULL);
-    (void) alarm(NGX_HTTP_INFER_CHECK_MS / 1000 + 1);
+    (void) alarm(NGX_HTTP_INFER_CHECK_LIFE);
 
     (void) execv(argv[0], argv);
 
@@ -190,40 +198,34 @@ ngx_http_infer_check_spawn(ngx_conf_t *cf, ngx_http_infer_check_t *check,
 }
 
 
-static ngx_msec_t
-ngx_http_infer_check_now(void)
-{
-    struct timespec  ts;
-
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return (ngx_msec_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-
-/* Reads until the end of the pipe; NGX_BUSY when time is up. */
+/*
+ * Reads until the end of the pipe; NGX_BUSY when time is up.  What counts are
+ * the waits that ended with nothing, at most a step each: while the machine
+ * stands still (a snapshot is taken, say) neither we nor the child can help it.
+ */
 static ngx_int_t
 ngx_http_infer_check_read(ngx_http_infer_check_t *check, u_char *buf,
     size_t *len)
 {
+    int            rc;
     ssize_t        n;
-    ngx_msec_t     start, spent;
+    ngx_uint_t     waits;
     struct pollfd  pfd;
 
-    start = ngx_http_infer_check_now();
+    waits = NGX_HTTP_INFER_CHECK_MS / NGX_HTTP_INFER_CHECK_STEP;
 
     while (*len < NGX_HTTP_INFER_CHECK_BYTES) {
-        spent = ngx_http_infer_check_now() - start;
-
-        if (spent >= NGX_HTTP_INFER_CHECK_MS) {
-            return NGX_BUSY;
-        }
-
         pfd.fd = check->out[0];
         pfd.events = POLLIN;
         pfd.revents = 0;
 
-        if (poll(&pfd, 1, (int) (NGX_HTTP_INFER_CHECK_MS - spent)) <= 0) {
+        rc = poll(&pfd, 1, NGX_HTTP_INFER_CHECK_STEP);
+
+        if (rc == 0 && waits-- == 0) {
+            return NGX_BUSY;
+        }
+
+        if (rc <= 0) {
             continue;
         }
 
@@ -293,6 +295,52 @@ ngx_http_infer_check_value(ngx_conf_t *cf, u_char *buf, size_t len,
 }
 
 
+/* All that it can answer with, when it says so: lines `label NAME`. */
+static ngx_int_t
+ngx_http_infer_check_labels(ngx_conf_t *cf, ngx_http_infer_model_t *model,
+    u_char *buf, size_t len)
+{
+    size_t      skip;
+    u_char     *p, *end, *last;
+    ngx_str_t  *label;
+
+    skip = sizeof("label ") - 1;
+    last = buf + len;
+
+    for (p = buf; p < last; p = end + 1) {
+        end = ngx_strlchr(p, last, '\n');
+        end = end != NULL ? end : last;
+
+        if ((size_t) (end - p) <= skip || ngx_strncmp(p, "label ", skip) != 0)
+        {
+            continue;
+        }
+
+        if (model->labels == NULL) {
+            model->labels = ngx_array_create(cf->pool, 8, sizeof(ngx_str_t));
+            if (model->labels == NULL) {
+                return NGX_ERROR;
+            }
+        }
+
+        label = ngx_array_push(model->labels);
+        if (label == NULL) {
+            return NGX_ERROR;
+        }
+
+        label->len = (size_t) (end - p) - skip;
+        label->data = ngx_pnalloc(cf->pool, label->len);
+        if (label->data == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memcpy(label->data, p + skip, label->len);
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_infer_check_facts(ngx_conf_t *cf, ngx_http_infer_model_t *model,
     u_char *buf, size_t len)
@@ -313,7 +361,7 @@ ngx_http_infer_check_facts(ngx_conf_t *cf, ngx_http_infer_model_t *model,
     n = ngx_atoi(context.data, context.len);
     model->served = n != NGX_ERROR ? (ngx_uint_t) n : 0;
 
-    return NGX_OK;
+    return ngx_http_infer_check_labels(cf, model, buf, len);
 }
 
 

@@ -360,6 +360,31 @@ ngx_http_infer_classify_resolve(ngx_conf_t *cf,
 
 
 static const char *
+ngx_http_infer_classify_class(ngx_http_infer_classify_t *c,
+    ngx_array_t *labels)
+{
+    ngx_str_t   *label;
+    ngx_uint_t   i;
+
+    if (c->class.len == 0 || labels == NULL) {
+        return NULL;
+    }
+
+    label = labels->elts;
+
+    for (i = 0; i < labels->nelts; i++) {
+        if (label[i].len == c->class.len
+            && ngx_memcmp(label[i].data, c->class.data, c->class.len) == 0)
+        {
+            return NULL;
+        }
+    }
+
+    return "has no such label as \"class=\" names";
+}
+
+
+static const char *
 ngx_http_infer_classify_kind(ngx_http_infer_classify_t *c)
 {
     ngx_uint_t               i;
@@ -371,8 +396,9 @@ ngx_http_infer_classify_kind(ngx_http_infer_classify_t *c)
 
     if (c->likes.nelts == 0) {
         return ngx_http_infer_kind_is(model, "classify")
-               ? NULL : "is no classifier (a sentence encoder would need "
-                        "\"like=\")";
+               ? ngx_http_infer_classify_class(c, model->labels)
+               : "is no classifier (a sentence encoder would need "
+                 "\"like=\")";
     }
 
     if (!ngx_http_infer_kind_is(model, "embed")) {

@@ -31,7 +31,7 @@
 #define INFER_VERSION  "0.1.0"
 #endif
 
-#define CHECK_OUT_MAX  2048
+#define CHECK_OUT_MAX  (80u << 10)     /* with all labels of a classifier */
 
 typedef enum {
     MODE_NONE = 0,
@@ -294,7 +294,8 @@ check_model(const wrk_conf_t *conf, char *out, size_t cap, char *err)
 static int
 run_check(void)
 {
-    char        text[WRK_CONF_TEXT_MAX + 1], out[CHECK_OUT_MAX];
+    char        text[WRK_CONF_TEXT_MAX + 1];
+    static char out[CHECK_OUT_MAX];
     char        err[WRK_MODEL_ERR_MAX], *p;
     ssize_t     len;
     wrk_conf_t  conf;

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "worker/wrk_model_int.h"
@@ -258,9 +259,37 @@ wrk_model_enc_engine(wrk_model_t *m, const wrk_conf_t *conf, uint32_t worker,
 }
 
 
+/* All labels or none: half of them would be a lie.  The null engine has its
+ * own. */
+static int
+check_labels(const wrk_conf_t *conf, char *out, size_t cap, char *err)
+{
+    size_t            at;
+    uint32_t          i, n;
+    eng_err_t         ee;
+    enc_model_opts_t  mo;
+    char            (*label)[ENC_LABEL_MAX];
+
+    model_options(conf, -1, &mo);
+    if (enc_model_labels(conf->file, &mo, &label, &n, &ee) != ENG_OK) {
+        return wrk_model_fail(err, "%s", ee.text);
+    }
+
+    for (i = 0, at = 0; i < n && at < cap; i++) {
+        at += (size_t) snprintf(out + at, cap - at, "label %s\n", label[i]);
+    }
+    if (at >= cap) {
+        out[0] = '\0';
+    }
+    free(label);
+    return 0;
+}
+
+
 int
 wrk_model_enc_check(const wrk_conf_t *conf, char *out, size_t cap, char *err)
 {
+    size_t      len;
     uint32_t    context;
     enc_info_t  info;
 
@@ -281,5 +310,11 @@ wrk_model_enc_check(const wrk_conf_t *conf, char *out, size_t cap, char *err)
              "kind %s\n", conf->null_engine ? "null" : info.arch,
              info.parameters, info.weight_bytes, info.kv_bytes, context,
              kinds[info.kind]);
-    return 0;
+
+    if (info.kind != ENC_CLASSIFY || conf->null_engine) {
+        return 0;
+    }
+
+    len = strlen(out);
+    return check_labels(conf, out + len, cap - len, err);
 }

@@ -78,7 +78,7 @@ SERVER = """
             return 200 "$way";
         }
         location = /none {
-            infer_classify $of_none cls $arg_q class=absent default=unknown;
+            infer_classify $of_none slow $arg_q class=absent default=unknown;
             return 200 "[$of_none]";
         }
         location = /body {
@@ -559,3 +559,26 @@ def test_refused(tmp_path, nginx, directive, message):
                    start=False)
     status, said = server.test_conf()
     assert status != 0 and message in said, said
+
+
+def test_labels_are_known_beforehand(tmp_path, nginx):
+    """The null engine has labels of its own: nothing is said of those."""
+    make_classifier(str(tmp_path / "cls"), LABELS)
+
+    def check(label, more=""):
+        return nginx(http="infer_model cls { file %s/cls; %s }" % (
+            tmp_path, more), server="location / { infer_classify $a cls $uri "
+            "'class=%s'; }" % label, start=False).test_conf()
+
+    for label in LABELS:
+        assert check(label)[0] == 0
+    for label in ("absent", LABELS[0] + "x", LABELS[0][:-1]):
+        status, said = check(label)
+        assert status != 0
+        assert 'has no such label as "class=" names in ' in said, said
+    assert check("absent", "null;")[0] == 0
+
+    many = ["%04d %s" % (i, "x" * 58) for i in range(1024)]
+    make_classifier(str(tmp_path / "cls"), many)
+    assert check(many[0])[0] == check(many[-1])[0] == 0
+    assert check("1024 " + "x" * 58)[0] != 0

@@ -1,11 +1,14 @@
 """What `nginx -t` refuses, and how it says so: file, field, directive line."""
 
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
 from conftest import model_path
+from nginx import build_dir
 
 SERVER = "location /v1/ { infer_pass m; }"
 
@@ -169,3 +172,46 @@ def test_without_models(nginx):
     assert server.get("/s").json()["models"] == []
     assert server.get("/m").status == 200
     assert server.children("cache manager") == []
+
+
+@pytest.mark.slow
+def test_slow_verdict(check, nginx, tmp_path):
+    """A worker that takes long, one that hangs, and a machine that stands
+    still: only the second is nobody's to wait for."""
+    model_path("smollm2.gguf")
+
+    def begin(name, wait):
+        path = tmp_path / name
+        path.write_text('#!/bin/sh\n%s\nexec %s/nginx-infer-worker "$@"\n'
+                        % (wait, build_dir()))
+        path.chmod(0o755)
+        tmp_path.chmod(0o755)
+        server = nginx(http=model_block(), server=SERVER, start=False)
+        with open(server.conf) as file:
+            text = file.read()
+        old = build_dir() + "/nginx-infer-worker;"
+        assert old in text
+        with open(server.conf, "w") as file:
+            file.write(text.replace(old, str(path) + ";"))
+        return subprocess.Popen(
+            server.command("-t"), env=server.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True)
+
+    began = time.monotonic()
+    slow = begin("slow", "sleep 15")
+    hung = begin("hung", "exec sleep 100")
+    still = begin("still", "sleep 2")
+    time.sleep(1)
+    os.killpg(still.pid, signal.SIGSTOP)
+    said, _ = hung.communicate(timeout=90)
+    assert hung.returncode != 0
+    assert 30 <= time.monotonic() - began < 80
+    assert 'gave no verdict on "infer_model" "m" within 30 s: ' in said, said
+    assert "smollm2.gguf" in said and "nginx.conf:" in said
+
+    time.sleep(max(0, began + 34 - time.monotonic()))
+    os.killpg(still.pid, signal.SIGCONT)
+    for process in (slow, still):
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said

@@ -123,6 +123,13 @@ class Stage:
                 self.load.resume()
 
 
+def pause(stage, mean_s, real_s):
+    """A real model takes seconds for an answer: with few kills between them
+    something is seen of both."""
+    time.sleep(stage.random.expovariate(
+        1 / (real_s if stage.options.real else mean_s)))
+
+
 def null(options):
     return "" if options.real else "null tokens=64 delay=2ms;"
 
@@ -158,10 +165,9 @@ def kill_workers(options):
     pool = Pool(server)
     server.start()
     stage = Stage(options, "inference workers", server)
-    mean_s = 1.0 if options.real else 0.025
 
     def step():
-        time.sleep(stage.random.expovariate(1 / mean_s))
+        pause(stage, 0.025, 1.0)
         victims = pool.workers()
         if victims:
             stage.kill(stage.random.choice(victims), "inference worker")
@@ -186,7 +192,7 @@ def kill_nginx(options):
     stage = Stage(options, "nginx workers", server)
 
     def step():
-        time.sleep(stage.random.expovariate(1 / 0.1))
+        pause(stage, 0.1, 4.0)
         victims = {pid: command_of(pid) for pid in children_of(server.pid)}
         workers = [pid for pid, command in victims.items()
                    if "nginx: worker process" in command]
@@ -207,7 +213,7 @@ def kill_supervisors(options):
     stage = Stage(options, "supervisors", server)
 
     def step():
-        time.sleep(stage.random.expovariate(1 / 0.4))
+        pause(stage, 0.4, 6.0)
         for pid in server.supervisors()[:1]:
             stage.kill(pid, "supervisor")
 
@@ -234,7 +240,7 @@ def kill_masters(options):
     stage = Stage(options, "masters", server)
 
     def step():
-        time.sleep(stage.random.random() * 0.4)
+        time.sleep(stage.random.random() * (12 if options.real else 0.4))
         family = descendants(server.process.pid)
         stage.kill(server.process.pid, "master")
         server.process.wait()

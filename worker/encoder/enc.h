@@ -129,6 +129,10 @@ int enc_can_open(const char *path);
 int enc_model_check(const char *path, const enc_model_opts_t *mo,
     const enc_opts_t *co, enc_info_t *info, eng_err_t *err);
 
+/* Labels as enc_model_label() gives them; to be freed.  *n may be 0. */
+int enc_model_labels(const char *path, const enc_model_opts_t *mo,
+    char (**label)[ENC_LABEL_MAX], uint32_t *n, eng_err_t *err);
+
 /* Afterwards the files are closed and the weights mapped read-only. */
 int enc_model_open(const char *path, const enc_model_opts_t *opts,
     enc_model_t **model, eng_err_t *err);

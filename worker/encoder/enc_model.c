@@ -254,6 +254,25 @@ enc_model_check(const char *path, const enc_model_opts_t *mo,
 }
 
 
+int
+enc_model_labels(const char *path, const enc_model_opts_t *mo,
+    char (**label)[ENC_LABEL_MAX], uint32_t *n, eng_err_t *err)
+{
+    int           rc;
+    enc_model_t  *m;
+
+    rc = model_open(path, mo, 0, &m, err);
+    if (rc == 0) {
+        *label = m->label;
+        *n = m->info.labels;
+        m->label = NULL;
+        enc_model_close(m);
+    }
+
+    return rc;
+}
+
+
 void
 enc_model_close(enc_model_t *m)
 {

@@ -50,6 +50,7 @@ LDHARD  := $(LDFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed
 
 X86     := $(filter x86_64,$(shell uname -m))
 ISA_avx2   := $(if $(X86),-mavx2 -mfma -mf16c)
+ISA_avxvnni := $(ISA_avx2)
 ISA_avx512 := $(if $(X86),$(ISA_avx2) -mavx512f -mavx512bw -mavx512vl \
                 -mavx512dq)
 ISA_vnni   := $(if $(X86),$(ISA_avx512) -mavx512vnni)

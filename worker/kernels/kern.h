@@ -44,6 +44,7 @@ typedef enum {
     KERN_ISA_AUTO = 0,          /* best of this CPU; INFER_KERN_ISA lowers it */
     KERN_ISA_SCALAR,
     KERN_ISA_AVX2,              /* avx2, fma, f16c */
+    KERN_ISA_AVXVNNI,           /* avx2 and avx_vnni */
     KERN_ISA_AVX512,            /* avx512 f, bw, vl, dq */
     KERN_ISA_VNNI,              /* avx512 and avx512_vnni */
     KERN_ISA_N
@@ -53,7 +54,7 @@ typedef enum {
  * May be called again in tests.  KERN_E_ISA leaves the table as it was. */
 int kern_init(kern_isa_t level);
 
-/* The level in use; its name ("scalar", "avx2", "avx512", "vnni"). */
+/* The level in use; its name: "scalar", "avx2", "avxvnni" ... */
 kern_isa_t kern_isa(void);
 const char *kern_isa_name(kern_isa_t level);
 

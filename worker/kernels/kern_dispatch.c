@@ -4,6 +4,9 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "worker/kernels/kern_internal.h"
 
@@ -14,7 +17,7 @@ kern_ops_t         kern_ops;
 static kern_isa_t  kern_level = KERN_ISA_AUTO;
 
 static const char  *kern_isa_names[KERN_ISA_N] = {
-    "auto", "scalar", "avx2", "avx512", "vnni"
+    "auto", "scalar", "avx2", "avxvnni", "avx512", "vnni"
 };
 
 
@@ -48,6 +51,20 @@ kern_layout_id(void)
 }
 
 
+#if defined(__x86_64__)
+
+/* CPUID leaf 7, subleaf 1: EAX bit 4.  gcc 12 has no name for it. */
+static int
+kern_cpu_avxvnni(void)
+{
+    unsigned  a, b, c, d;
+
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
+}
+
+#endif
+
+
 int
 kern_isa_supported(kern_isa_t level)
 {
@@ -69,6 +86,8 @@ kern_isa_supported(kern_isa_t level)
         return 1;
     case KERN_ISA_AVX2:
         return avx2;
+    case KERN_ISA_AVXVNNI:
+        return avx2 && kern_cpu_avxvnni();
     case KERN_ISA_AVX512:
         return avx512;
     case KERN_ISA_VNNI:
@@ -79,6 +98,15 @@ kern_isa_supported(kern_isa_t level)
 #else
     return level == KERN_ISA_AUTO || level == KERN_ISA_SCALAR;
 #endif
+}
+
+
+/* Whether a kernel for `isa` belongs to a level: AVX-512 came without
+ * AVX-VNNI for years. */
+static int
+kern_isa_has(kern_isa_t level, kern_isa_t isa)
+{
+    return isa <= level && (isa != KERN_ISA_AVXVNNI || isa == level);
 }
 
 
@@ -122,7 +150,7 @@ kern_ops_of(kern_isa_t level, kern_ops_t *ops)
     /* The list ascends by level: a later line replaces an earlier one. */
 #define KERN_OP(op, type)       ops->op = NULL;
 #define KERN_FN(name, isa, fn)                                                \
-    if (KERN_ISA_##isa <= level) {                                            \
+    if (kern_isa_has(level, KERN_ISA_##isa)) {                                \
         ops->name = fn;                                                       \
     }
 #include "worker/kernels/kern_list.inc"

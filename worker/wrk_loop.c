@@ -267,6 +267,20 @@ cpu_relax(void)
 }
 
 
+/*
+ * What the scheduler waits for (a step elsewhere, a batch's delay) comes in a
+ * moment.  Falling asleep and waking up takes 15 to 60 us and is never exact,
+ * so the last stretch is spent awake.
+ */
+static int
+is_near(const loop_t *l)
+{
+    uint64_t  next = wrk_serve_next_ns(&l->serve);
+
+    return next > l->now && next - l->now <= LOOP_NEAR_NS;
+}
+
+
 static void
 serve(loop_t *l)
 {
@@ -286,7 +300,7 @@ serve(loop_t *l)
                 look(l, 0);
             }
 
-        } else if (l->now - l->busy_ns < spin_ns) {
+        } else if (l->now - l->busy_ns < spin_ns || is_near(l)) {
             cpu_relax();
             if (l->now - l->look_ns >= LOOP_LOOK_NS) {
                 look(l, 0);
@@ -362,6 +376,7 @@ rest(loop_t *l)
         limit = l->now + LOOP_DRAIN_NS;
     }
     next = wrk_serve_next_ns(&l->serve);
+    next -= next > LOOP_NEAR_NS ? LOOP_NEAR_NS : 0;
     limit = next < limit ? next : limit;
 
     if (!all_asleep(l)) {

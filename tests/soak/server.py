@@ -16,6 +16,7 @@ from nginx import (Nginx, build_dir, command_of, descendants,  # noqa: E402
                    models_dir)
 
 LOG = 'log_format marks "$http_x_request_id $status";'
+SHUTDOWN_S = 30         # worker_shutdown_timeout
 SERVER = """
         access_log         @PREFIX@/marks.log marks;
         add_header         X-Worker $pid always;
@@ -95,7 +96,7 @@ class Server(Nginx):
         parts.setdefault("level", "notice")
         super().__init__(workers=workers, ready="/readyz", start=False,
                          main="worker_rlimit_nofile 4096;\n"
-                         "worker_shutdown_timeout 30s;", **parts)
+                         "worker_shutdown_timeout %ds;" % SHUTDOWN_S, **parts)
         with open(os.path.join(self.prefix, "file"), "w") as file:
             file.write("static\n" * 512)
         os.chmod(self.prefix, 0o755)
@@ -103,6 +104,7 @@ class Server(Nginx):
         self.allow(r"exited on signal 9")
         self.worker = os.path.join(build_dir(), "nginx-infer-worker")
         self.killed = []                # (when, pid, what)
+        self.reloaded = []              # when
 
     def write_conf(self, **changes):
         """Room for the connections of a load, several generations deep; a
@@ -318,15 +320,19 @@ def ended(sums):
 
 
 def outside(server, problems, margin_s=0.5):
-    """Cuts that no kill of an nginx worker explains."""
+    """Cuts that neither a kill of an nginx worker explains nor the time that
+    workers of before a reload have for their last requests."""
     found = []
     for one in problems:
         if one["how"] != "cut":
             continue
-        explained = any(
+        killed = any(
             (one["pid"] in (0, pid)) and one["begin"] - margin_s <= when
             <= one["end"] for when, pid, what in server.killed
             if what in ("nginx worker", "master"))
-        if not explained:
+        late = any(one["begin"] - margin_s <= when
+                   <= one["end"] - SHUTDOWN_S + margin_s
+                   for when in server.reloaded)
+        if not killed and not late:
             found.append(one)
     return found

@@ -1,15 +1,19 @@
 """Overload: what accepted and refused requests feel at ten times capacity.
 
-    INFER_MODELS=... python tests/bench/overload/overload.py [FACTOR...]
+    INFER_MODELS=... python tests/bench/overload/overload.py
+        [--queue N]... [FACTOR...]
 
 A pool without a model (null engine: 16 tokens, 20 ms a step, 8 sequences)
-serves 25 requests a second; its queue takes 8. For each factor (0.5, 2 and 10
-unless given) clients open streams at that multiple of 25 a second, whatever
-becomes of them, for ten seconds. Another process asks on one connection, one
-request after the other, and takes the time of each refusal, from the first
-byte sent to the last byte read. One line for each factor.
+serves 25 requests a second. Its queue takes 8, then 1 (unless --queue says
+otherwise): an accepted request waits for those before it, so the longest wait
+is the queue's length over 25 a second. For each factor (0.5, 2 and 10 unless
+given) clients open streams at that multiple of 25 a second, whatever becomes
+of them, for ten seconds. Another process asks on one connection, one request
+after the other, and takes the time of each refusal, from the first byte sent
+to the last byte read. One line for each factor.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -31,10 +35,11 @@ HTTP = """
         file       @MODELS@/smollm2.gguf;
         threads    1;
         sequences  8;
-        queue      8;
+        queue      %d;
         null       tokens=16 delay=20ms;
     }
 """
+QUEUES = [8, 1]
 SERVER = """
         location /v1/ { infer_pass m; }
         location = /readyz { infer_pass m; }
@@ -156,14 +161,20 @@ def run(port, factor):
 
 
 def main():
-    factors = [float(arg) for arg in sys.argv[1:]] or [0.5, 2.0, 10.0]
-    server = Nginx(http=HTTP, server=SERVER, ready="/readyz", level="error")
-    try:
-        server.allow("infer: 429|infer: 503")
-        for factor in factors:
-            run(server.port, factor)
-    finally:
-        server.stop()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--queue", type=int, action="append")
+    parser.add_argument("factor", type=float, nargs="*")
+    options = parser.parse_args()
+    for queue in options.queue or QUEUES:
+        server = Nginx(http=HTTP % queue, server=SERVER, ready="/readyz",
+                       level="error")
+        try:
+            server.allow("infer: 429|infer: 503")
+            print("queue %d" % queue, flush=True)
+            for factor in options.factor or [0.5, 2.0, 10.0]:
+                run(server.port, factor)
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":

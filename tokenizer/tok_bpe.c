@@ -7,7 +7,7 @@
  * time stays within n log n whatever the text.
  */
 
-#include "tokenizer/tok_core.h"
+#include "tokenizer/tok_made.h"
 
 
 #define NONE  UINT32_MAX
@@ -466,6 +466,22 @@ tok_word_find(const tok_t *t, const uint8_t *p, size_t len)
 }
 
 
+/* A long word by tok_back.c, where that may be used. */
+static int
+try_back(const tok_t *t, tok_scratch_t *s, const uint8_t *word, size_t len,
+    size_t base, bool *done)
+{
+    int  rc;
+
+    *done = false;
+    if (t->made == NULL || len <= TOK_SCAN_SYMBOLS_MAX) {
+        return 0;
+    }
+    rc = emit_room(s, len);
+    return rc == 0 ? tok_back_word(t, s, word, len, base, done) : rc;
+}
+
+
 /* The symbols are bytes; a byte without a token is left out. */
 int
 tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
@@ -474,8 +490,12 @@ tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     uint32_t  small[2 * TOK_SCAN_SYMBOLS_MAX], *ids = small;
     uint32_t *lens = small + TOK_SCAN_SYMBOLS_MAX;
     size_t    i, n = 0;
-    int       rc;
+    bool      done;
+    int       rc = try_back(t, s, word, len, base, &done);
 
+    if (rc != 0 || done) {
+        return rc;
+    }
     if (len > TOK_SCAN_SYMBOLS_MAX) {
         s->small.n = 0;
         rc = tok_room(s, &s->small, 2 * len, sizeof(uint32_t));
@@ -602,8 +622,12 @@ tok_bpe_chars(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     symbols_t  y = { 0 };
     uint32_t   id;
     size_t     i, n, k, room;
-    int        rc;
+    bool       done;
+    int        rc = try_back(t, s, word, len, base, &done);
 
+    if (rc != 0 || done) {
+        return rc;
+    }
     if (t->img->bpe_flags & TOK_BPE_IGNORE_MERGES) {
         id = tok_model_find(t, word, len);
         if (id != TOK_NO_ID) {

@@ -5,6 +5,7 @@
  */
 
 #include "tokenizer/tok_build.h"
+#include "tokenizer/tok_made.h"
 
 #include <stdlib.h>
 
@@ -367,7 +368,8 @@ static const uint8_t  sect_size[TOK_S_MAX] = {
     [TOK_S_ADDED_NORM] = sizeof(tok_cell_t),
     [TOK_S_NORM] = sizeof(tok_op_t), [TOK_S_PRE] = sizeof(tok_op_t),
     [TOK_S_POST] = sizeof(tok_op_t), [TOK_S_DECODE] = sizeof(tok_op_t),
-    [TOK_S_EOS] = 4, [TOK_S_CHARSMAP] = 1, [TOK_S_JOINS] = 8
+    [TOK_S_EOS] = 4, [TOK_S_CHARSMAP] = 1, [TOK_S_JOINS] = 8,
+    [TOK_S_MADE] = sizeof(tok_made_t)
 };
 
 

@@ -96,17 +96,24 @@ typedef struct {
     const uint8_t  *ptr;
     uint32_t        len;
     uint32_t        value;
+    uint64_t        head;           /* set here: its first bytes, on top */
 } tok_key_t;
 
-/* A double array of the keys (sorted here); equal keys: the last counts. */
-int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n);
+/*
+ * A double array of the keys (sorted here); equal keys: the last counts.
+ * tails: for walkers that know TOK_CELL_TAIL.
+ */
+int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, bool tails);
 
 
 /* --- tok_tables.c ------------------------------------------------------- */
 
 int tok_tables_bpe(tok_build_t *b);
 void tok_tables_fast(tok_build_t *b);
-int tok_tables_whole(tok_build_t *b);
+
+/* tok_tables_whole.c: the second where the first was. */
+int tok_tables_made(tok_build_t *b);
+int tok_tables_back(tok_build_t *b);
 
 /* tok_tables_pairs.c */
 int tok_tables_words(tok_build_t *b);

@@ -47,6 +47,9 @@ typedef struct {
     uint32_t  to;
 } tok_heap_t;
 
+/* Neighbours that tok_back.c knows: ids a + 1 << 32 | b << 1 | stay apart. */
+#define TOK_NEAR_LOG  10
+
 /* A piece of the normalized text. */
 typedef struct {
     uint32_t  begin, end;
@@ -75,6 +78,7 @@ struct tok_scratch {
     tok_short_t  *shorts;
     tok_long_t   *longs;
     tok_batch_t  *batch;
+    uint64_t      near[1 << TOK_NEAR_LOG];
     uint32_t      char_ids[128];    /* SPM shortcut: symbols of ASCII */
     tok_vec_t     ids;              /* uint32_t */
     tok_vec_t     spans;            /* tok_span_t: bytes, later characters */
@@ -93,6 +97,7 @@ struct tok_scratch {
     tok_vec_t     parts;            /* tokens of windows: tok_bpe.c */
     tok_vec_t     lower;            /* uint8_t: WordPiece in lower case */
     tok_vec_t     bounds;           /* uint32_t: ids before a word's end */
+    tok_vec_t     dead;             /* uint8_t: tok_back.c */
     bool          want_spans;
     bool          want_bounds;      /* truncation of pairs counts by words */
     bool          keep_align;       /* offsets, or a step that needs them */

@@ -49,6 +49,7 @@ bind_sections(tok_t *t, const uint8_t *p)
     t->eos_ids = at[TOK_S_EOS];
     t->charsmap = at[TOK_S_CHARSMAP];
     t->joins = at[TOK_S_JOINS];
+    t->made = h->sect[TOK_S_MADE].n ? at[TOK_S_MADE] : NULL;
     t->n_added = h->sect[TOK_S_ADDED].n;
     t->n_norm = h->sect[TOK_S_NORM].n;
     t->n_pre = h->sect[TOK_S_PRE].n;

@@ -14,7 +14,7 @@
 
 
 #define TOK_IMAGE_MAGIC    0x31474d494b4f5471ull
-#define TOK_IMAGE_VERSION  3u
+#define TOK_IMAGE_VERSION  4u
 
 typedef struct {
     uint32_t  off;                  /* into the string pool */
@@ -47,6 +47,7 @@ enum {
     TOK_S_CHARSMAP,                 /* uint8_t: precompiled normalizers */
     TOK_S_JOINS,                    /* uint64_t[256 * 4]: bytes x, y that some
                                        token has side by side (SPM) */
+    TOK_S_MADE,                     /* tok_made_t by id (BPE) */
     TOK_S_MAX
 };
 
@@ -191,14 +192,11 @@ typedef struct {
     uint32_t  merges_log, hash_log, words_log, filter_log;
     uint32_t  first_raw[8], first_norm[8];  /* first bytes, as bitmaps */
     uint32_t  only_raw, only_norm;  /* the only first byte, or 256 */
-    uint32_t  join_char;            /* SPM shortcut: code point of U+2581 */
     uint32_t  spm_flags;
     uint32_t  dec_strip_char;
     double    unk_score;
     tok_ref_t prefix, suffix;       /* BPE affixes, WordPiece prefix */
-    tok_ref_t unk_token;
-    tok_ref_t chat;
-    tok_ref_t kind;
+    tok_ref_t unk_token, chat;
 } tok_image_t;
 
 enum {                              /* bpe_flags */
@@ -208,6 +206,7 @@ enum {                              /* bpe_flags */
 };
 
 typedef struct tok_re tok_re_t;     /* compiled patterns: tok_pattern.c */
+typedef struct tok_made tok_made_t; /* tok_made.h */
 
 enum {                              /* spm_flags */
     TOK_SPM_ALIGN = 1,              /* Metaspace "first" asks for offsets */
@@ -237,6 +236,7 @@ struct tok {
     const uint32_t     *eos_ids;
     const uint8_t      *charsmap;
     const uint64_t     *joins;
+    const tok_made_t   *made;       /* or NULL: words are merged only */
     size_t              n_added, n_norm, n_pre, n_post, n_decode, n_eos;
     size_t              n_trie, n_raw, n_nrm, n_charsmap;
     uint32_t            hash_mask, merge_mask, word_mask, filter_mask;

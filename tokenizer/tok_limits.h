@@ -42,6 +42,9 @@
 /* Words: up to this many symbols are merged by scanning, more by a heap. */
 #define TOK_SCAN_SYMBOLS_MAX    48
 #define TOK_WINDOW_SYMBOLS      512             /* of a heap, if that does */
+#define TOK_BACK_STEPS          24              /* a byte, of tok_back.c */
+#define TOK_ODD_SYMBOLS         512             /* of a token, or two of them,
+                                                   that are merged to see */
 
 /* Word cache of a scratch: entries (powers of two). */
 #define TOK_CACHE_SHORT_LOG     16

@@ -101,6 +101,7 @@ tok_scratch_free(tok_scratch_t *s)
     all[n++] = &s->parts;
     all[n++] = &s->lower;
     all[n++] = &s->bounds;
+    all[n++] = &s->dead;
     assert(n <= sizeof(all) / sizeof(all[0]));
     for (i = 0; i < n; i++) {
         tok_vec_free(all[i]);
@@ -166,6 +167,7 @@ tok_scratch_adopt(tok_scratch_t *s, const tok_t *t)
             memset(s->shorts, 0, sizeof(tok_short_t) << TOK_CACHE_SHORT_LOG);
             memset(s->longs, 0, sizeof(tok_long_t) << TOK_CACHE_LONG_LOG);
         }
+        memset(s->near, 0, sizeof(s->near));
         if (t->img->fast == TOK_FAST_SPM) {
             ascii_symbols(t, s);
         }

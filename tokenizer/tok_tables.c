@@ -5,6 +5,7 @@
 
 #include "tokenizer/tok_build.h"
 #include "tokenizer/tok_decode.h"
+#include "tokenizer/tok_made.h"
 #include "tokenizer/tok_norm.h"
 #include "tokenizer/tok_pattern.h"
 #include "tokenizer/tok_unicode.h"
@@ -307,7 +308,7 @@ added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first,
     for (i = 1; i < n; i++) {
         *only = keys[i].ptr[0] == *only ? *only : 256;
     }
-    rc = n ? tok_trie_build(cells, keys, n) : 0;
+    rc = n ? tok_trie_build(cells, keys, n, false) : 0;
     free(keys);
     return rc == 0 ? 0 : no_memory(b);
 }
@@ -498,9 +499,11 @@ is_bytes(const tok_build_t *b, uint32_t id)
 int
 tok_tables_bpe(tok_build_t *b)
 {
-    uint8_t  *flags = b->flags.ptr;
-    size_t    i;
-    int       rc;
+    const tok_made_t  *made;
+    uint8_t           *flags = b->flags.ptr;
+    size_t             i;
+    bool               whole;
+    int                rc;
 
     choose_fast(b);
     rc = b->table[TOK_S_BYTE_IDS].n ? 0 : tok_tables_bytes(b);
@@ -513,15 +516,18 @@ tok_tables_bpe(tok_build_t *b)
     if (rc != 0 || !(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
         return rc;
     }
-    if (b->h.bpe_flags & TOK_BPE_IGNORE_MERGES) {
-        for (i = 0; i < b->flags.n; i++) {
-            flags[i] |= (flags[i] & TOK_F_MODEL) && is_bytes(b, (uint32_t) i)
-                        ? TOK_F_WHOLE : 0;
-        }
-
-    } else {
-        rc = tok_tables_whole(b);
+    rc = tok_tables_made(b);
+    if (rc != 0) {
+        return rc;
     }
-    rc = rc == 0 ? tok_tables_words(b) : rc;
-    return rc == 0 ? tok_tables_pairs(b) : rc;
+    made = b->table[TOK_S_MADE].ptr;
+    for (i = 0; i < b->flags.n; i++) {
+        whole = b->h.bpe_flags & TOK_BPE_IGNORE_MERGES
+                ? (flags[i] & TOK_F_MODEL) && is_bytes(b, (uint32_t) i)
+                : made[i].rank != TOK_NO_ID;
+        flags[i] |= whole ? TOK_F_WHOLE : 0;
+    }
+    rc = tok_tables_words(b);
+    rc = rc == 0 ? tok_tables_pairs(b) : rc;
+    return rc == 0 ? tok_tables_back(b) : rc;
 }

@@ -126,6 +126,9 @@ choose_spm(tok_build_t *b)
     {
         return;
     }
+    if (tok_tables_made(b) != 0 || tok_tables_back(b) != 0) {
+        return;
+    }
     b->h.spm_flags |= n == 2 ? TOK_SPM_PREPEND : 0;
     b->h.fast = TOK_FAST_SPM;
 }

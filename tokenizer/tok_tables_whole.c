@@ -1,114 +1,271 @@
 /*
- * tok_tables_whole.c: which tokens come out when their own bytes are a word.
+ * tok_tables_whole.c: which tokens come out when their own text is a word, and
+ * what merges make them of.
  *
  * A token t made by merge r of a and b comes out whole if a and b do and no
- * merge across their border comes first.  That is seen by undoing the merges
- * at the border, the latest first: a pair across it with a rank below the
- * undone one would have been merged before.  (The idea is that of the pair
- * check in GitHub's article "So many tokens, so little time", 2024; the proof
- * needs parts with lower ranks than the whole, so other merges do not count
- * here and their words are merged step by step.)
+ * merge across their border comes first: tok_stay_apart.
  */
 
 #include "tokenizer/tok_build.h"
+#include "tokenizer/tok_made.h"
 
 #include <stdlib.h>
 
 
-typedef struct {
-    const tok_merge_t  *table;
-    uint32_t            mask;
-    uint32_t           *rank;       /* of the merge that makes a token */
-    uint32_t           *left, *right;
-} whole_t;
+/* Merges whose tokens are tried, and symbols of such a token. */
+#define TRY_TOKENS   8192
+#define TRY_SYMBOLS  TOK_ODD_SYMBOLS
 
-/* Tokens of one byte are made by no merge. */
-#define BASE  0u
+#define AHEAD        12
 
 
-static uint32_t
-pair_rank(const whole_t *w, uint32_t a, uint32_t b)
+static int
+no_memory(tok_build_t *b)
 {
-    uint64_t            key = (uint64_t) a << 32 | b;
-    uint32_t            at;
-    const tok_merge_t  *m;
+    return tok_fail(b->err, TOK_E_NOMEM, "tokenizer: no memory for what %zu "
+                    "tokens are made of", b->tokens.n);
+}
 
-    at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & w->mask;
-    for (;; at = (at + 1) & w->mask) {
-        m = &w->table[at];
-        if (m->a == a && m->b == b) {
-            return m->rank + 1;
+
+/* What tok_merge_find needs. */
+static tok_t
+view(const tok_build_t *b)
+{
+    tok_t  t;
+
+    memset(&t, 0, sizeof(t));
+    t.img = &b->h;
+    t.merges = b->table[TOK_S_MERGES].ptr;
+    t.filter = b->table[TOK_S_FILTER].ptr;
+    t.made = b->table[TOK_S_MADE].ptr;
+    t.merge_mask = (1u << b->h.merges_log) - 1;
+    t.filter_mask = (1u << b->h.filter_log) - 1;
+    return t;
+}
+
+
+/* The tokens with which words begin: bytes, or characters. */
+static void
+mark_symbols(const tok_build_t *b, tok_made_t *made)
+{
+    const uint32_t   *base = b->table[TOK_S_BYTE_IDS].ptr;
+    const tok_ref_t  *r = b->tokens.ptr;
+    const uint8_t    *flags = b->flags.ptr, *p;
+    size_t            i;
+
+    if (b->h.bpe_flags & TOK_BPE_BYTE_MODE) {
+        for (i = 0; i < 256; i++) {
+            if (base[i] != TOK_NO_ID) {
+                made[base[i]].rank = 0;
+            }
         }
-        if (m->a == TOK_NO_ID) {
-            return UINT32_MAX;
+        return;
+    }
+    for (i = 0; i < b->tokens.n; i++) {
+        p = tok_build_text(b, r[i]);
+        if ((flags[i] & TOK_F_MODEL) && r[i].len
+            && tok_utf8_size(p[0]) == r[i].len
+            && tok_build_find(b, p, r[i].len) == i)
+        {
+            made[i].rank = 0;
         }
     }
 }
 
 
-/* Whether a and b stay apart while all merges below rank are done. */
-static bool
-stay_apart(const whole_t *w, uint32_t a, uint32_t b, uint32_t rank)
+/* What tok_tables_made will look at first. */
+static inline void
+ask(const tok_t *t, const tok_made_t *made, const tok_merge_t *m)
 {
-    for (;;) {
-        if (pair_rank(w, a, b) < rank) {
-            return false;
-        }
-        if (w->rank[a] == BASE && w->rank[b] == BASE) {
-            return true;
-        }
-        if (w->rank[a] > w->rank[b]) {
-            /* Of equal ranks the left one is merged first. */
-            rank = w->rank[a];
-            a = w->right[a];
+    uint32_t  at;
 
-        } else {
-            rank = w->rank[b] + 1;
-            b = w->left[b];
-        }
+    if (made[m->to].rank == TOK_NO_ID) {
+        at = (uint32_t) (tok_pair_hash(m->a, m->b) >> 32);
+        __builtin_prefetch(&t->filter[at & t->filter_mask]);
+        __builtin_prefetch(&t->merges[at & t->merge_mask]);
+        __builtin_prefetch(&made[m->a]);
+        __builtin_prefetch(&made[m->b]);
     }
 }
 
 
 int
-tok_tables_whole(tok_build_t *b)
+tok_tables_made(tok_build_t *b)
 {
-    const tok_merge_t  *m = b->merges.ptr;
-    const tok_vec_t    *table = &b->table[TOK_S_MERGES];
-    const uint32_t     *base = b->table[TOK_S_BYTE_IDS].ptr;
-    uint8_t            *flags = b->flags.ptr;
-    size_t              n = b->tokens.n, i;
+    tok_vec_t          *v = &b->table[TOK_S_MADE];
+    const tok_merge_t  *m = b->merges.ptr, *found;
+    tok_made_t         *made;
+    size_t              i, work, left = 64 * b->merges.n + 4096;
     uint32_t            r;
-    whole_t             w;
+    tok_t               t;
 
-    w.rank = malloc(3 * n * sizeof(uint32_t));
-    if (w.rank == NULL) {
-        return tok_fail(b->err, TOK_E_NOMEM, "tokenizer: no memory");
+    if (tok_vec_room(v, b->tokens.n, sizeof(*made)) != 0) {
+        return no_memory(b);
     }
-    w.left = w.rank + n;
-    w.right = w.left + n;
-    w.table = table->ptr;
-    w.mask = (uint32_t) table->n - 1;
-    memset(w.rank, 0xff, n * sizeof(uint32_t));
-    for (i = 0; i < 256; i++) {
-        if (base[i] != TOK_NO_ID) {
-            w.rank[base[i]] = BASE;
-            flags[base[i]] |= TOK_F_WHOLE;
-        }
-    }
+    made = v->ptr;
+    v->n = b->tokens.n;
+    memset(made, 0xff, v->n * sizeof(*made));
+    mark_symbols(b, made);
+    t = view(b);
     for (i = 0; i < b->merges.n; i++) {
+        if (b->merges.n - i > AHEAD) {
+            ask(&t, made, &m[i + AHEAD]);
+        }
         r = (uint32_t) i + 1;
-        if (w.rank[m[i].to] != UINT32_MAX || w.rank[m[i].a] >= r
-            || w.rank[m[i].b] >= r || pair_rank(&w, m[i].a, m[i].b) != r
-            || !stay_apart(&w, m[i].a, m[i].b, r))
+        if (made[m[i].to].rank != TOK_NO_ID || made[m[i].a].rank >= r
+            || made[m[i].b].rank >= r)
         {
             continue;
         }
-        w.rank[m[i].to] = r;
-        w.left[m[i].to] = m[i].a;
-        w.right[m[i].to] = m[i].b;
-        flags[m[i].to] |= TOK_F_WHOLE;
+        found = tok_merge_find(&t, m[i].a, m[i].b);
+        work = TOK_TOKEN_BYTES_MAX;
+        if (found == NULL || found->rank != i || left == 0
+            || !tok_stay_apart(&t, m[i].a, m[i].b, r, &work))
+        {
+            continue;
+        }
+        work = TOK_TOKEN_BYTES_MAX - work;
+        left -= work < left ? work : left;
+        made[m[i].to].rank = r;
+        made[m[i].to].left = m[i].a;
+        made[m[i].to].right = m[i].b;
     }
-    free(w.rank);
     return 0;
+}
+
+
+/* --- words as tokens after each other ---------------------------------- */
+
+/* Whether merges, one after the other, make the text of id one token. */
+static bool
+comes_out(const tok_build_t *b, const tok_t *t, uint32_t id)
+{
+    const uint32_t  *base = b->table[TOK_S_BYTE_IDS].ptr;
+    bool             bytes = b->h.bpe_flags & TOK_BPE_BYTE_MODE;
+    tok_ref_t        r = ((tok_ref_t *) (bytes ? b->bytes.ptr
+                                         : b->tokens.ptr))[id];
+    const uint8_t   *p = tok_build_text(b, r);
+    uint32_t         sym[TRY_SYMBOLS];
+    size_t           n = 0, i, size;
+
+    for (i = 0; i < r.len; i += size) {
+        size = bytes ? 1 : tok_utf8_size(p[i]);
+        if (n == TRY_SYMBOLS) {
+            return false;           /* see find_odd */
+        }
+        sym[n] = bytes ? base[p[i]] : tok_build_find(b, p + i, size);
+        if (sym[n++] == TOK_NO_ID) {
+            return false;           /* in no word as one of its symbols */
+        }
+    }
+    return tok_merge_ends(t, sym, n, 0);
+}
+
+
+/*
+ * Tokens that merges make in another order than that of their ranks: made by
+ * trying.  false: there are too many, or too long ones, to know them all.
+ */
+static bool
+find_odd(const tok_build_t *b)
+{
+    const tok_merge_t  *m = b->merges.ptr;
+    const uint32_t     *bytes = b->table[TOK_S_BYTE_IDS].ptr;
+    tok_made_t         *made = b->table[TOK_S_MADE].ptr;
+    tok_t               t = view(b);
+    size_t              i, n = 0;
+    uint32_t            id;
+
+    if (!(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
+        for (i = 0; i < 256; i++) {
+            if (bytes[i] == TOK_NO_ID || made[bytes[i]].rank != TOK_NO_ID) {
+                return false;       /* <0xAB> would stand for two things */
+            }
+        }
+    }
+    for (i = 0; i < b->merges.n; i++) {
+        id = m[i].to;
+        if (made[id].rank != TOK_NO_ID) {
+            continue;
+        }
+        if (++n > TRY_TOKENS
+            || ((tok_ref_t *) b->tokens.ptr)[id].len > TRY_SYMBOLS)
+        {
+            return false;
+        }
+        if (comes_out(b, &t, id)) {
+            made[id].rank = TOK_MADE_ODD;
+        }
+    }
+    return true;
+}
+
+
+static inline bool
+begins_with(const tok_key_t *k, const tok_key_t *with)
+{
+    return with->len < k->len && tok_same(k->ptr, with->ptr, with->len);
+}
+
+
+/*
+ * For each token the longest one that it begins with.  They are sorted: it is
+ * the one before, or one that this begins with.
+ */
+static int
+find_shorter(tok_build_t *b, const tok_key_t *keys, size_t n)
+{
+    tok_made_t  *made = b->table[TOK_S_MADE].ptr;
+    uint32_t    *up = malloc((n + 1) * sizeof(*up)), at;
+    size_t       i;
+
+    if (up == NULL) {
+        return TOK_E_NOMEM;
+    }
+    for (i = 0; i < n; i++) {
+        at = i ? (uint32_t) i - 1 : TOK_NO_ID;
+        while (at != TOK_NO_ID && !begins_with(&keys[i], &keys[at])) {
+            at = up[at];
+        }
+        up[i] = at;
+        made[keys[i].value].shorter = at == TOK_NO_ID ? at : keys[at].value;
+    }
+    free(up);
+    return 0;
+}
+
+
+/*
+ * The tables of tok_back.c, where tokens are such that it may be used; else
+ * none.
+ */
+int
+tok_tables_back(tok_build_t *b)
+{
+    const bool         bytes = b->h.bpe_flags & TOK_BPE_BYTE_MODE;
+    const tok_ref_t   *text = bytes ? b->bytes.ptr : b->tokens.ptr;
+    const tok_made_t  *made = b->table[TOK_S_MADE].ptr;
+    tok_key_t         *keys;
+    size_t             i, n = 0;
+    int                rc;
+
+    if (!find_odd(b)) {
+        b->table[TOK_S_MADE].n = 0;
+        return 0;
+    }
+    keys = malloc((b->tokens.n + 1) * sizeof(*keys));
+    if (keys == NULL) {
+        return no_memory(b);
+    }
+    for (i = 0; i < b->tokens.n; i++) {
+        if (made[i].rank != TOK_NO_ID) {
+            keys[n].ptr = tok_build_text(b, text[i]);
+            keys[n].len = text[i].len;
+            keys[n++].value = (uint32_t) i;
+        }
+    }
+    rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, true);
+    rc = rc == 0 ? find_shorter(b, keys, n) : rc;
+    free(keys);
+    return rc == 0 ? 0 : no_memory(b);
 }

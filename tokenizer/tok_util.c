@@ -44,6 +44,20 @@ chk_mul(size_t a, size_t b, size_t *product)
 }
 
 
+/* Tables are looked into all over: huge pages where whole ones fit in. */
+static void
+want_huge(void *ptr, size_t bytes)
+{
+    const size_t  huge = (size_t) 2 << 20;
+    uintptr_t     at = ((uintptr_t) ptr + huge - 1) & ~(huge - 1);
+    uintptr_t     end = ((uintptr_t) ptr + bytes) & ~(huge - 1);
+
+    if (bytes >= 2 * huge && end > at) {
+        (void) madvise((void *) at, end - at, MADV_HUGEPAGE);
+    }
+}
+
+
 int
 tok_vec_room(tok_vec_t *v, size_t more, size_t size)
 {
@@ -64,6 +78,7 @@ tok_vec_room(tok_vec_t *v, size_t more, size_t size)
     if (ptr == NULL) {
         return TOK_E_NOMEM;
     }
+    want_huge(ptr, bytes);
     v->ptr = ptr;
     v->bytes = bytes;
     return 0;

@@ -9,7 +9,7 @@ reference reads.  Texts are made by tokenizer_bulk.c (compiled here, with the
 tokenizer, into a shared library): random Unicode, changed real text, tokens
 of the vocabulary, special tokens whole and cut.  Of each batch the ids must
 be equal (with and without added tokens, special text recognised or plain);
-of every eighth also offsets, the decoded text and the stream's.  Under
+of every eighth (--deep) also offsets, decoded text and the stream's.  Under
 `tokenizers` 1.0, several times faster, only ids are compared, and a --judge
 of version 0.23 has the last word on what differs.  Differences are shown
 smallest first; the exit code is their number.
@@ -155,10 +155,10 @@ def answer(path):
         print(json.dumps(theirs.ids([text], add, False)[0]), flush=True)
 
 
-def one_batch(ours, theirs, k, n):
+def one_batch(ours, theirs, k, n, every):
     """Texts of batch k and the numbers of those that differ."""
     texts = ours.texts(n)
-    deep = k % 8 == 0 and theirs.full
+    deep = k % every == 0 and theirs.full
     add = k % 3 == 0
     plain = k % 5 == 4 and ours.same_special and theirs.full
     offsets = None
@@ -172,7 +172,7 @@ def one_batch(ours, theirs, k, n):
     bad = [(i, "encode", flags) for i in
            ours.check(flags, ids, counts, offsets)]
     if deep:
-        skip = k // 8 % 2 if ours.same_special else 0
+        skip = k // every % 2 if ours.same_special else 0
         decoded = theirs.t.decode_batch(lists, skip_special_tokens=bool(skip))
         bad += [(i, "decode", skip) for i in
                 ours.check_text(ids, counts, skip, decoded)]
@@ -202,6 +202,8 @@ def main():
                     "tokens): text of special tokens is always recognised")
     ap.add_argument("--judge", help="a Python whose `tokenizers` decides on "
                     "what differs from this one's (a faster version's)")
+    ap.add_argument("--deep", type=int, default=8, help="every so many "
+                    "batches compare offsets, decoded text and stream too")
     ap.add_argument("--build", help="folder to compile in (and keep)")
     ap.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     args = ap.parse_args()
@@ -220,7 +222,7 @@ def main():
     found, done, k, apart, start = [], 0, 0, 0, time.time()
     while done < args.cases and len(found) < args.stop:
         n = min(BATCH, args.cases - done)
-        texts, bad = one_batch(ours, theirs, k, n)
+        texts, bad = one_batch(ours, theirs, k, n, args.deep)
         if judge and bad:
             apart += len(bad)
             bad = judged(judge, ours, texts, bad)

@@ -9,6 +9,8 @@
 #include "ngx_module/ngx_http_infer.h"
 
 #include <dirent.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 
 
 #define NGX_HTTP_INFER_STAMP_FILES  4096        /* looked at in a folder */
@@ -18,6 +20,7 @@ typedef struct {
     uint64_t    place;                  /* of one file among all machines' */
     uint64_t    content;                /* the same where a file was copied */
     ngx_uint_t  entries;
+    ngx_uint_t  fuse;                   /* numbers of inodes change there */
 } ngx_http_infer_stamp_t;
 
 
@@ -84,8 +87,8 @@ ngx_http_infer_stamp_add(ngx_http_infer_stamp_t *stamp, uint64_t name,
     stamp->content += shr_hash64(content, sizeof(content));
 
     place[0] = shr_hash64(content, sizeof(content));
-    place[1] = (uint64_t) fi->st_dev;
-    place[2] = (uint64_t) fi->st_ino;
+    place[1] = stamp->fuse ? 0 : (uint64_t) fi->st_dev;
+    place[2] = stamp->fuse ? 0 : (uint64_t) fi->st_ino;
     place[3] = (uint64_t) fi->st_mtim.tv_nsec;
     stamp->place += shr_hash64(place, sizeof(place));
 }
@@ -96,11 +99,14 @@ ngx_http_infer_stamp_path(ngx_http_infer_stamp_t *stamp, const char *path)
 {
     int              fd;
     uint64_t         name;
+    struct statfs    fs;
     ngx_file_info_t  fi;
 
     if (stat(path, &fi) == -1) {
         return;
     }
+
+    stamp->fuse = statfs(path, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
 
     name = shr_hash64(path, ngx_strlen(path));
 

@@ -5,6 +5,7 @@ import array
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
 
@@ -164,6 +165,34 @@ def test_time_and_size_count(start):
     os.utime(path, ns=(1, 1_700_000_000_000_000_002))
     assert look()
     assert len(set(seen)) == 4
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None or os.geteuid() != 0,
+                    reason="needs root and Debian's package bindfs")
+def test_fuse(nginx, tmp_path):
+    """Where devices and inodes are what the moment brings, they say nothing."""
+    model_path("smollm2.gguf")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "seen").mkdir()
+    shutil.copy(model_path("smollm2.gguf"), tmp_path / "real" / "model.gguf")
+    command = ["bindfs", "-o", "nonempty", str(tmp_path / "real"),
+               str(tmp_path / "seen")]
+    path = str(tmp_path / "seen" / "model.gguf")
+    subprocess.run(command, check=True)
+    try:
+        server = nginx(http="infer_model m { file %s; null tokens=4; }" % path,
+                       server=SERVER, ready="/readyz")
+        was, where = one(server)["hash"], os.stat(path)
+        subprocess.run(command, check=True)     # again, over the first
+        reload(server)
+        assert os.stat(path).st_dev != where.st_dev
+        assert one(server)["hash"] == was
+        os.utime(path, ns=(1, 1_700_000_000_000_000_001))
+        reload(server)
+        wait_for(lambda: one(server)["hash"] != was)
+    finally:
+        while os.path.ismount(command[-1]):
+            subprocess.run(["umount", "-l", command[-1]], check=True)
 
 
 def test_folder(nginx, tmp_path):

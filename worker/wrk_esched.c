@@ -124,7 +124,8 @@ wrk_esched_plan_memory(wrk_esched_t *s)
     if (s->requests == NULL || s->ids == NULL || s->out == NULL
         || s->members == NULL || s->keys == NULL || s->batch_ids == NULL
         || s->batch_types == NULL || s->batch_at == NULL
-        || wrk_mem_init(&s->mem, bytes) != 0)
+        || wrk_mem_init(&s->mem, bytes) != 0
+        || wrk_fair_init(&s->fair, s->nrequests) != 0)
     {
         return -1;
     }
@@ -155,6 +156,7 @@ wrk_esched_destroy(wrk_esched_t *s)
         wrk_mem_destroy(&s->mem);
     }
 
+    wrk_fair_destroy(&s->fair);
     free(s->members);
     free(s->keys);
     free(s->batch_ids);

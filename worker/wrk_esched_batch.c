@@ -2,7 +2,8 @@
  * A batch of the encoder scheduler: who takes part, in which order, and what
  * comes of it.
  *
- * First those that have begun (they take turns), then the queue as it came.
+ * First those that have begun (they take turns), then the queue by priority
+ * and share (wrk_fair.h): as it came, where all have the same.
  * With others waiting, a request with many inputs gets its share of the tokens
  * only; what is left over is given out in a second round.  Who is next and
  * does not fit ends the round, so that nobody is overtaken for ever.
@@ -159,29 +160,46 @@ wrk_ebatch_waits(const wrk_esched_t *s, uint64_t now_ns)
 }
 
 
-/* One round over a list. */
+/* A round over those that have begun.  0: the batch is full. */
 static int
-wrk_ebatch_round(wrk_esched_t *s, wrk_link_t *head, uint32_t parts,
-    uint64_t now_ns)
+wrk_ebatch_round(wrk_esched_t *s, uint32_t parts)
 {
-    int          fits;
-    uint32_t     before;
-    wrk_link_t  *link, *next;
-    wrk_ereq_t  *r;
+    wrk_link_t  *link;
 
-    for (link = head->next; link != head; link = next) {
-        next = link->next;
-        r = wrk_link_ereq(link);
+    for (link = s->running.next; link != &s->running; link = link->next) {
+        if (!wrk_ebatch_take(s, wrk_link_ereq(link), parts)) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* Those that wait begin, whoever's turn it is.  0: the batch is full. */
+static int
+wrk_ebatch_begin(wrk_esched_t *s, uint32_t parts, uint64_t now_ns)
+{
+    int               fits;
+    uint32_t          before;
+    wrk_ereq_t       *r;
+    wrk_fair_item_t  *item;
+
+    while ((item = wrk_fair_next(&s->fair, now_ns)) != NULL) {
+        r = wrk_fair_ereq(item);
+        assert(r->state == WRK_EREQ_QUEUED && r->taken == 0);
         before = s->nmembers;
         fits = wrk_ebatch_take(s, r, parts);
 
-        if (s->nmembers != before && r->state == WRK_EREQ_QUEUED) {
+        if (s->nmembers != before) {
             wrk_ereq_start(s, r, now_ns);
         }
 
         if (!fits) {
             return 0;
         }
+
+        assert(s->nmembers != before);      /* its window is empty */
     }
 
     return 1;
@@ -211,10 +229,8 @@ wrk_ebatch_plan(wrk_esched_t *s, uint64_t now_ns)
     parts = wrk_min(s->nrunning + s->waiting, WRK_EBATCH_SHARES_MAX);
     parts = wrk_max(parts, 1u);
 
-    if (wrk_ebatch_round(s, &s->running, parts, now_ns)
-        && wrk_ebatch_round(s, &s->queue, parts, now_ns))
-    {
-        (void) wrk_ebatch_round(s, &s->running, 1, now_ns);
+    if (wrk_ebatch_round(s, parts) && wrk_ebatch_begin(s, parts, now_ns)) {
+        (void) wrk_ebatch_round(s, 1);
     }
 
     if (s->nmembers != 0) {

@@ -7,6 +7,7 @@
 #define WRK_ESCHED_INT_H
 
 #include "worker/wrk_esched.h"
+#include "worker/wrk_fair.h"
 #include "worker/wrk_link.h"
 #include "worker/wrk_req.h"
 #include "worker/wrk_sched_int.h"
@@ -29,10 +30,13 @@ typedef struct {
     const wrk_sink_ops_t  *ops;
     void                  *ctx;
     char                   id[33];      /* for logs; maybe cut */
+    wrk_fair_item_t        fair;        /* its place among those that wait */
 
     uint32_t               task, flags;
     uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
     uint64_t               came_ns, started_ns, first_ns, last_ns;
+    uint64_t               share;       /* whose it is */
+    int32_t                priority;
 
     uint32_t               ninputs, ntokens;
     uint32_t              *at;          /* ninputs + 1: where each begins */
@@ -88,7 +92,8 @@ struct wrk_esched_s {
 
     uint32_t            nrequests;
     wrk_ereq_t         *requests;
-    wrk_link_t          free, queue, running;
+    wrk_link_t          free, queue, running;   /* queue: as they came */
+    wrk_fair_t          fair;           /* whose turn it is in the queue */
 
     wrk_ein_t           in;             /* the one being submitted */
     uint32_t           *ids;            /* its tokens */
@@ -117,6 +122,8 @@ struct wrk_esched_s {
 
 /* link is the first member. */
 #define wrk_link_ereq(l)  ((wrk_ereq_t *) (l))
+#define wrk_fair_ereq(item)                                                   \
+    ((wrk_ereq_t *) ((char *) (item) - offsetof(wrk_ereq_t, fair)))
 
 
 /* --- wrk_esched_req.c --------------------------------------------------- */

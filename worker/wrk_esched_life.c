@@ -25,10 +25,11 @@ wrk_ereq_overloaded(wrk_esched_t *s)
 
 
 static void
-wrk_ereq_queue(wrk_esched_t *s, wrk_ereq_t *r)
+wrk_ereq_queue(wrk_esched_t *s, wrk_ereq_t *r, uint64_t now_ns)
 {
     r->state = WRK_EREQ_QUEUED;
     wrk_link_append(&s->queue, &r->link);
+    wrk_fair_push(&s->fair, &r->fair, r->share, r->priority, now_ns);
     s->waiting++;
     s->waiting_tokens += r->ntokens;
     s->waiting_inputs += r->ninputs;
@@ -61,6 +62,8 @@ void
 wrk_ereq_start(wrk_esched_t *s, wrk_ereq_t *r, uint64_t now_ns)
 {
     wrk_ereq_unqueue(s, r);
+    wrk_fair_take(&s->fair, &r->fair, now_ns);
+    wrk_fair_charge(&r->fair, r->ntokens);
     wrk_link_append(&s->running, &r->link);
     s->nrunning++;
     r->state = WRK_EREQ_RUNNING;
@@ -124,7 +127,7 @@ wrk_esched_submit(wrk_esched_t *s, const void *req, size_t len,
         return;
     }
 
-    wrk_ereq_queue(s, r);
+    wrk_ereq_queue(s, r, now_ns);
 }
 
 
@@ -195,6 +198,28 @@ wrk_ereq_block(wrk_esched_t *s, wrk_ereq_t *r)
 }
 
 
+/* A place in the queue from somebody who has more of them; -1: from nobody. */
+static int
+wrk_ereq_yield(wrk_esched_t *s, const wrk_ereq_t *r)
+{
+    wrk_fair_item_t  *item;
+
+    item = wrk_fair_yield(&s->fair, r->share, r->priority);
+
+    if (item == NULL) {
+        return -1;
+    }
+
+    s->count[SHR_C_SHED]++;
+    wrk_req_fail(&s->err, SHR_E_OVERLOADED, NULL,
+                 "the model is overloaded, and the request has given its "
+                 "place to one with a higher priority or a smaller share");
+    wrk_ereq_fail(s, wrk_fair_ereq(item));
+
+    return 0;
+}
+
+
 static int
 wrk_ereq_fill(wrk_esched_t *s, wrk_ereq_t *r, const void *req, size_t len,
     uint64_t now_ns)
@@ -208,6 +233,8 @@ wrk_ereq_fill(wrk_esched_t *s, wrk_ereq_t *r, const void *req, size_t len,
     f = &s->in.fixed;
     r->task = f->task;
     r->flags = f->flags;
+    r->share = f->fair;
+    r->priority = f->priority;
     memcpy(r->id, s->in.id.data != NULL ? s->in.id.data : "",
            wrk_min(s->in.id.len, sizeof(r->id) - 1));
     r->deadline_ns = f->deadline_ns;
@@ -217,7 +244,9 @@ wrk_ereq_fill(wrk_esched_t *s, wrk_ereq_t *r, const void *req, size_t len,
     r->came_ns = now_ns;
 
     /* Refused before it costs anything. */
-    if (s->waiting >= s->opts.queue_requests + s->opts.sequences) {
+    if (s->waiting >= s->opts.queue_requests + s->opts.sequences
+        && wrk_ereq_yield(s, r) != 0)
+    {
         return wrk_ereq_overloaded(s);
     }
 
@@ -225,11 +254,13 @@ wrk_ereq_fill(wrk_esched_t *s, wrk_ereq_t *r, const void *req, size_t len,
         return -1;
     }
 
-    if (s->opts.queue_tokens != 0 && s->waiting != 0
-        && (uint64_t) s->waiting_tokens + s->at[s->in.ninputs]
-           > s->opts.queue_tokens)
+    while (s->opts.queue_tokens != 0 && s->waiting != 0
+           && (uint64_t) s->waiting_tokens + s->at[s->in.ninputs]
+              > s->opts.queue_tokens)
     {
-        return wrk_ereq_overloaded(s);
+        if (wrk_ereq_yield(s, r) != 0) {
+            return wrk_ereq_overloaded(s);
+        }
     }
 
     return wrk_ereq_block(s, r);
@@ -257,6 +288,7 @@ wrk_ereq_done(wrk_esched_t *s, wrk_ereq_t *r)
         wrk_link_remove(&r->link);
         s->nrunning--;
     }
+    wrk_fair_leave(&s->fair, &r->fair);
 
     if (r->block != NULL) {
         wrk_mem_free(&s->mem, r->block);

@@ -151,6 +151,39 @@ def test_shares_count_tokens(start):
     assert 1.6 < ratio < 5, (len(long), len(short))
 
 
+def test_flooded_key_of_an_encoder(nginx):
+    model_path("minilm")
+    server = nginx(http="infer_model m { file @MODELS@/minilm; threads 1; "
+                        "sequences 1; null delay=5ms; }",
+                   server=SERVER % FAIR, ready="/readyz")
+    stop = threading.Event()
+
+    def embed(key):
+        begin = time.monotonic()
+        answer = server.post("/v1/embeddings", {"input": "Hello"},
+                             headers={"X-Key": key})
+        assert answer.status == 200, answer.body
+        return time.monotonic() - begin
+
+    def run():
+        while not stop.is_set():
+            embed("busy")
+
+    threads = [threading.Thread(target=run) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.3)
+        alone = statistics.median(embed("quiet") for _ in range(12))
+        behind = statistics.median(embed("busy") for _ in range(12))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # sixteen share one place: theirs wait for fifteen others
+    assert alone * 2 < behind, (alone, behind)
+
+
 # ---- priorities
 
 def test_priorities(start):

@@ -6,7 +6,7 @@ gather in a file, and `table` prints the medians.
 
     serving.py run STACK HOW [--tokens N] [--answer N] [--seconds N]
                [--connections N] [--rate N] [--out FILE]
-    serving.py start STACK [--rounds N] [--cache DIR] [--nice N]
+    serving.py start STACK [--rounds N] [--cache DIR]
                exec to the first answer; of nginx-infer with what an earlier
                start has left in DIR (made for the run, with a first start
                that is not counted, unless told)
@@ -60,7 +60,8 @@ SERVER = """
 
 
 def settings(stack, how, answer):
-    """Of nginx-infer: what a user would set for many short requests."""
+    """Of nginx-infer: what a user would set for many short requests; as
+    nice as its peers, which are not."""
     if stack == "minilm":
         limits = "batch 16384; sequences 256;"
         null = "null"
@@ -69,7 +70,7 @@ def settings(stack, how, answer):
         null = "null tokens=%d" % answer
     return {"null": limits + null + ";",
             "delay": limits + null + " delay=20ms;",
-            "real": limits + "threads 2;"}[how]
+            "real": limits + "threads 2; nice 0;"}[how]
 
 
 class Ours:
@@ -245,8 +246,6 @@ def start_once(args, cache):
     """Milliseconds from exec to the first answer, memory then, CPU time."""
     path, body = request_of(args.stack, 16, 1)
     more = "cache %s;" % cache
-    if args.nice is not None:
-        more += " nice %d;" % args.nice
     server = open_stack(args.stack, "real", 1, more)
     if is_ours(args.stack):
         # the test harness's own start waits in steps of 20 ms
@@ -325,7 +324,6 @@ def main():
     parser.add_argument("--rate", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cache")
-    parser.add_argument("--nice", type=int)
     parser.add_argument("--out", default="serving.jsonl")
     args = parser.parse_args()
     {"run": run, "start": start, "table": table}[args.what](args)

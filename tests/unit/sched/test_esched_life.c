@@ -255,6 +255,134 @@ test_null_engine(void **state)
 }
 
 
+/* One more of a key, at a priority. */
+static void
+wait_for(uint32_t i, uint64_t key, int32_t priority, const char *text)
+{
+    sink_init(&sinks[i], 8192);
+    begin(SHR_TASK_EMBED, 0);
+    ((shr_req_t *) buf)->fair = key;
+    ((shr_req_t *) buf)->priority = priority;
+    add(SHR_R_PROMPT, text);
+    submit(&sinks[i]);
+}
+
+
+/* Batches of one that take a while: who has ended after n of them. */
+static uint32_t
+ended(uint32_t nsinks, uint32_t batches)
+{
+    uint32_t  i, n;
+
+    for (i = 0; i < 2 * batches; i++) {
+        (void) wrk_esched_step(r.s, r.fake.now_ns);
+        r.fake.now_ns += 500000;
+    }
+    (void) wrk_esched_step(r.s, r.fake.now_ns);
+
+    for (i = 0, n = 0; i < nsinks; i++) {
+        n += (uint32_t) sinks[i].done << i;
+    }
+
+    return n;
+}
+
+
+/* Who comes late with little goes before the rest of one with much; equal
+ * tokens, not equal requests; a priority before all that. */
+static void
+test_shares(void **state)
+{
+    uint32_t  i;
+
+    (void) state;
+    begin_run(ENC_EMBED, 16, 64, 1, 8);
+    r.fake.delay_ns = 1000000;
+
+    for (i = 0; i < 6; i++) {
+        wait_for(i, 1, 0, "a");
+    }
+    assert_int_equal(ended(6, 2), 0x03);        /* as they came */
+    wait_for(6, 2, 0, "b");
+    wait_for(7, 2, 0, "b");
+    wait_for(8, 3, 1, "c");
+    /* 2 is running, begun before they came */
+    assert_int_equal(ended(9, 2) & 0x1f8, 0x100);
+    assert_int_equal(ended(9, 1) & 0x0c0, 0x040);
+    assert_int_equal(ended(9, 4) & 0x0c0, 0x0c0);
+    run(sinks, 9);
+    r.fake.now_ns += 100000000;
+    for (i = 0; i < 20; i++) {
+        (void) wrk_esched_step(r.s, r.fake.now_ns);
+        r.fake.now_ns += 1000000;
+    }
+
+    /* without keys: as they came */
+    for (i = 0; i < 4; i++) {
+        wait_for(i, 0, 0, i % 2 ? "a b c d" : "a");
+    }
+    assert_int_equal(ended(4, 2), 0x03);
+    assert_int_equal(ended(4, 2), 0x0f);
+    end_run();
+}
+
+
+/* A full queue: the newest of who has most makes room for who has none. */
+static void
+test_displaced(void **state)
+{
+    uint32_t  i, n;
+
+    (void) state;
+    begin_run(ENC_EMBED, 16, 64, 1, 8);
+    r.opts.queue_requests = 4;
+    again();
+    r.fake.delay_ns = 1000000;
+
+    for (i = 0; i < 8; i++) {
+        wait_for(i, 1, 0, "a");
+    }
+    for (i = 0, n = 0; i < 8; i++) {
+        n += (uint32_t) sinks[i].done << i;
+    }
+    assert_int_equal(n, 0xe0);                  /* a batch, and the queue */
+    wait_for(8, 2, 0, "b");
+    assert_int_equal(sinks[8].done, 0);
+    assert_int_equal(sinks[4].failed.code, SHR_E_OVERLOADED);
+    wait_for(9, 1, 0, "a");                     /* not from his own */
+    assert_int_equal(sinks[9].failed.code, SHR_E_OVERLOADED);
+    wait_for(10, 1, 8, "a");                    /* but by priority */
+    assert_int_equal(sinks[10].done, 0);
+    assert_int_equal(sinks[3].failed.code, SHR_E_OVERLOADED);
+    for (i = 0; i < 20; i++) {
+        (void) wrk_esched_step(r.s, r.fake.now_ns);
+        r.fake.now_ns += 1000000;
+    }
+    for (i = 0; i < 11; i++) {
+        assert_int_equal(sinks[i].done, 1);
+    }
+
+    /* by tokens as well: as many as are needed */
+    r.opts.queue_requests = 100;
+    r.opts.queue_tokens = 12;
+    again();
+    for (i = 0; i < 4; i++) {
+        wait_for(i, 1, 0, "a");                 /* three tokens each */
+    }
+    wait_for(4, 2, 0, "a b c d");               /* six */
+    assert_int_equal(sinks[3].failed.code, SHR_E_OVERLOADED);
+    assert_int_equal(sinks[2].failed.code, SHR_E_OVERLOADED);
+    assert_int_equal(sinks[4].done, 0);
+    for (i = 0; i < 20; i++) {
+        (void) wrk_esched_step(r.s, r.fake.now_ns);
+        r.fake.now_ns += 1000000;
+    }
+    assert_int_equal(sinks[4].error, 0);
+    assert_int_equal(sinks[4].done, 1);
+    end_run();
+}
+
+
 int
 main(void)
 {
@@ -265,6 +393,8 @@ main(void)
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_delay),
         cmocka_unit_test(test_null_engine),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_displaced),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,8 +21,8 @@ place_token(eng_view_t *v, const eng_layer_t *l, uint32_t i, uint32_t col,
     uint32_t      h, hd = v->hp->head_dim, half = v->hp->rot_dim / 2;
     uint32_t      group = v->hp->heads / v->hp->heads_kv, n = h1 - h0;
     uint32_t      pos = x->tok[col].pos;
-    float        *q = x->act + (size_t) col * v->qkv + h0 * group * hd;
-    float        *k = x->act + (size_t) col * v->qkv + v->nq + h0 * hd;
+    float        *q = x->act + (size_t) col * v->ld_qkv + h0 * group * hd;
+    float        *k = x->act + (size_t) col * v->ld_qkv + v->nq + h0 * hd;
     float        *val = k + v->nk;
     size_t        at;
     uint8_t      *page;
@@ -88,8 +88,8 @@ attention_of(const eng_view_t *v, uint32_t i, const eng_seg_t *s)
     a.n_query = s->n;
     a.pos = s->pos;
     a.n_key = s->pos + s->n;
-    a.q = x->act + (size_t) s->first * v->qkv;
-    a.ldq = v->qkv;
+    a.q = x->act + (size_t) s->first * v->ld_qkv;
+    a.ldq = v->ld_qkv;
     a.out = x->att + (size_t) s->first * v->nq;
     a.ldo = v->nq;
     a.pages = x->kv.seq[s->seq].address;

@@ -52,11 +52,11 @@ static uint64_t
 act_floats(const eng_hp_t *hp, uint64_t n)
 {
     uint32_t  nq = hp->heads * hp->head_dim, nk = hp->heads_kv * hp->head_dim;
-    uint64_t  row = max_u32(nq + 2 * nk, hp->embd + nq), moe;
+    uint64_t  row = max_u32(eng_stride(nq + 2 * nk), hp->embd + nq), moe;
 
     row = row > hp->experts + 1 ? row : hp->experts + 1;
     moe = 2 * ((uint64_t) hp->experts_used * hp->ff_exp + hp->ff_shared);
-    moe = hp->experts > 0 ? moe : 2 * (uint64_t) hp->ff;
+    moe = hp->experts > 0 ? moe : eng_stride(2 * hp->ff);
 
     return n * (row > moe ? row : moe);
 }
@@ -112,7 +112,7 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
     x->x = carve(&c, n, hp->embd * sizeof(float));
     x->act = carve(&c, act_floats(hp, n), sizeof(float));
     x->att = carve(&c, n, nq * sizeof(float));
-    x->sub = carve(&c, n, hp->embd * sizeof(float));
+    x->sub = carve(&c, n, eng_stride(hp->embd) * sizeof(float));
     x->part = carve(&c, (uint64_t) ENG_SPLIT_TASKS * plan->threads
                     * eng_split_blocks(plan), KERN_ATTN_PART(hp->head_dim)
                     * (hp->heads / hp->heads_kv) * sizeof(float));

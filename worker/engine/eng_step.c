@@ -51,7 +51,8 @@ view_init(eng_view_t *v, eng_ctx_t *x, uint32_t thread)
     v->n = n;
     v->nq = v->hp->heads * v->hp->head_dim;
     v->nk = v->hp->heads_kv * v->hp->head_dim;
-    v->qkv = v->nq + 2 * v->nk;
+    v->ld_qkv = eng_stride(v->nq + 2 * v->nk);
+    v->ld_sub = eng_stride(v->hp->embd);
     eng_split(n, thread, v->threads, &v->t0, &v->t1);
 
     if (v->redundant) {
@@ -256,22 +257,21 @@ static void
 dense(eng_view_t *v, const eng_layer_t *l)
 {
     eng_ctx_t            *x = v->x;
-    uint32_t              kind, ff = v->hp->ff;
+    uint32_t              kind, ff = v->hp->ff, ld = eng_stride(2 * ff);
     kern_panel_t          p;
     const kern_weight_t  *gu[2] = { &l->gate, &l->up }, *down = &l->down;
 
     eng_quant_norm(v, eng_kinds_of(gu, 2), l->ffn_norm);
     eng_sync_columns(v);
-    eng_product(v, gu, 2, v->n, x->act, 2 * (size_t) ff,
-                eng_share(v, &down, 1));
+    eng_product(v, gu, 2, v->n, x->act, ld, eng_share(v, &down, 1));
     eng_sync_all(v);
 
     kind = kern_panel_kind(down->type);
     eng_panel_at(v, kind, v->n, ff, &p);
     kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
-                   2 * (size_t) ff);
+                   ld);
     eng_sync_columns(v);
-    eng_product(v, &down, 1, v->n, x->sub, v->hp->embd, next_layer(v, l));
+    eng_product(v, &down, 1, v->n, x->sub, v->ld_sub, next_layer(v, l));
     eng_sync_all(v);
 
     add_residual(v, l->post_ffn_norm);
@@ -290,7 +290,7 @@ layer(eng_view_t *v, uint32_t i)
 
     eng_quant_norm(v, eng_kinds_of(qkv, 3), l->attn_norm);
     eng_sync_columns(v);
-    eng_product(v, qkv, 3, v->n, x->act, v->qkv, eng_share(v, &o, 1));
+    eng_product(v, qkv, 3, v->n, x->act, v->ld_qkv, eng_share(v, &o, 1));
     eng_sync_all(v);
 
     eng_attention(v, l, i);
@@ -303,7 +303,7 @@ layer(eng_view_t *v, uint32_t i)
     eng_panel_at(v, kind, v->n, v->nq, &p);
     kern_quant(&p, v->c0, v->c1, x->att, v->nq);
     eng_sync_columns(v);
-    eng_product(v, &o, 1, v->n, x->sub, v->hp->embd, eng_share(v, gu, 2));
+    eng_product(v, &o, 1, v->n, x->sub, v->ld_sub, eng_share(v, gu, 2));
     eng_sync_all(v);
 
     add_residual(v, l->post_attn_norm);
@@ -368,7 +368,7 @@ add_residual(eng_view_t *v, const float *post_norm)
 
     for (c = v->c0; c < v->c1; c++) {
         r = v->res + (size_t) c * e;
-        s = v->x->sub + (size_t) c * e;
+        s = v->x->sub + (size_t) c * v->ld_sub;
         if (post_norm != NULL) {
             kern_rmsnorm(v->x->own[v->thread].row, s, post_norm, e,
                          v->hp->eps);

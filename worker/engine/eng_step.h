@@ -23,7 +23,8 @@ typedef struct {
     float           *res;         /* residual stream, column 0               */
     uint8_t         *panel_mem[2];
     uint32_t         nq, nk;      /* sizes of q and of k, v                  */
-    uint32_t         qkv;
+    uint32_t         ld_qkv;      /* from column to column of q, k, v        */
+    uint32_t         ld_sub;      /* of `sub`                                */
 } eng_view_t;
 
 /* Part `part` of `parts` of n things: [*a, *b). */

@@ -27,7 +27,8 @@ typedef struct {
 
 
 bool
-tok_merge_ends(const tok_t *t, uint32_t *sym, size_t n, size_t k)
+tok_merge_ends(const tok_t *t, uint32_t *sym, size_t n, size_t k,
+    const tok_merge_t **last)
 {
     const tok_merge_t  *m, *best;
     size_t              i, at, parts = k ? 2 : 1;
@@ -48,6 +49,7 @@ tok_merge_ends(const tok_t *t, uint32_t *sym, size_t n, size_t k)
         if (at + 1 == k) {
             return false;
         }
+        *last = best;
         sym[at] = best->to;
         n--;
         k -= at < k;
@@ -84,16 +86,17 @@ symbols(const tok_t *t, tok_ref_t r, uint32_t *sym, size_t n)
 static bool
 odd_apart(const tok_t *t, back_t *b, uint32_t x, uint32_t y)
 {
-    uint32_t  sym[TOK_ODD_SYMBOLS];
-    size_t    k = symbols(t, b->text[x], sym, 0);
-    size_t    n = k ? symbols(t, b->text[y], sym, k) : 0;
+    const tok_merge_t  *last;
+    uint32_t            sym[TOK_ODD_SYMBOLS];
+    size_t              k = symbols(t, b->text[x], sym, 0);
+    size_t              n = k ? symbols(t, b->text[y], sym, k) : 0;
 
     if (n == 0 || b->work < n * n / 8) {
         b->work = 0;
         return false;
     }
     b->work -= n * n / 8;
-    return tok_merge_ends(t, sym, n, k);
+    return tok_merge_ends(t, sym, n, k, &last);
 }
 
 

@@ -109,6 +109,7 @@ int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, bool tails);
 /* --- tok_tables.c ------------------------------------------------------- */
 
 int tok_tables_bpe(tok_build_t *b);
+int tok_tables_merges(tok_build_t *b);
 void tok_tables_fast(tok_build_t *b);
 
 /* tok_tables_whole.c: the second where the first was. */

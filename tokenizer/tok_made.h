@@ -31,8 +31,10 @@ struct tok_made {
 /*
  * tok_back.c: merges n symbols (changed) one after the other.  Whether they end
  * as one token before sym[k] and one from there on, or as one if k is 0.
+ * *last: the last merge made, if any.
  */
-bool tok_merge_ends(const tok_t *t, uint32_t *sym, size_t n, size_t k);
+bool tok_merge_ends(const tok_t *t, uint32_t *sym, size_t n, size_t k,
+    const tok_merge_t **last);
 
 /*
  * Whether a and b stay apart while all merges below rank are made.  That is

@@ -345,8 +345,8 @@ tok_tables_added(tok_build_t *b)
 
 /* --- BPE --------------------------------------------------------------- */
 
-static int
-merge_table(tok_build_t *b)
+int
+tok_tables_merges(tok_build_t *b)
 {
     const tok_merge_t  *m = b->merges.ptr;
     tok_vec_t          *v = &b->table[TOK_S_MERGES];
@@ -355,7 +355,7 @@ merge_table(tok_build_t *b)
     size_t              i, n;
     uint64_t            key;
 
-    while (((size_t) 1 << log) < 2 * b->merges.n) {
+    while (((size_t) 1 << log) < b->merges.n + b->merges.n / 2) {
         log++;
     }
     n = (size_t) 1 << log;
@@ -508,7 +508,7 @@ tok_tables_bpe(tok_build_t *b)
     choose_fast(b);
     rc = b->table[TOK_S_BYTE_IDS].n ? 0 : tok_tables_bytes(b);
     if (rc == 0) {
-        rc = merge_table(b);
+        rc = tok_tables_merges(b);
     }
     if (rc == 0) {
         rc = tok_tables_filter(b);

@@ -136,9 +136,11 @@ tok_tables_made(tok_build_t *b)
 
 /* --- words as tokens after each other ---------------------------------- */
 
-/* Whether merges, one after the other, make the text of id one token. */
+/* Whether merges, one after the other, make the text of id one token; *last is
+ * the merge that does. */
 static bool
-comes_out(const tok_build_t *b, const tok_t *t, uint32_t id)
+comes_out(const tok_build_t *b, const tok_t *t, uint32_t id,
+    const tok_merge_t **last)
 {
     const uint32_t  *base = b->table[TOK_S_BYTE_IDS].ptr;
     bool             bytes = b->h.bpe_flags & TOK_BPE_BYTE_MODE;
@@ -158,7 +160,7 @@ comes_out(const tok_build_t *b, const tok_t *t, uint32_t id)
             return false;           /* in no word as one of its symbols */
         }
     }
-    return tok_merge_ends(t, sym, n, 0);
+    return tok_merge_ends(t, sym, n, 0, last);
 }
 
 
@@ -170,6 +172,7 @@ static bool
 find_odd(const tok_build_t *b)
 {
     const tok_merge_t  *m = b->merges.ptr;
+    const tok_merge_t  *last = NULL;
     const uint32_t     *bytes = b->table[TOK_S_BYTE_IDS].ptr;
     tok_made_t         *made = b->table[TOK_S_MADE].ptr;
     tok_t               t = view(b);
@@ -193,11 +196,40 @@ find_odd(const tok_build_t *b)
         {
             return false;
         }
-        if (comes_out(b, &t, id)) {
+        if (comes_out(b, &t, id, &last)) {
+            assert(last != NULL && last->to == id);
             made[id].rank = TOK_MADE_ODD;
+            made[id].left = last->a;
+            made[id].right = last->b;
         }
     }
     return true;
+}
+
+
+/*
+ * What merges make of a text they make of it inside of every word, so of all
+ * merges to a token one at most is ever made: that which makes its own text
+ * one token.  The others, in some files most of them, need no table.
+ */
+static int
+drop_dead(tok_build_t *b)
+{
+    const tok_made_t  *made = b->table[TOK_S_MADE].ptr, *x;
+    tok_merge_t       *m = b->merges.ptr;
+    size_t             i, n = 0;
+    int                rc;
+
+    for (i = 0; i < b->merges.n; i++) {
+        x = &made[m[i].to];
+        if (x->left == m[i].a && x->right == m[i].b) {
+            m[n++] = m[i];
+        }
+    }
+    b->merges.n = n;
+    tok_vec_free(&b->table[TOK_S_MERGES]);
+    rc = tok_tables_merges(b);
+    return rc == 0 ? tok_tables_filter(b) : rc;
 }
 
 
@@ -252,6 +284,10 @@ tok_tables_back(tok_build_t *b)
     if (!find_odd(b)) {
         b->table[TOK_S_MADE].n = 0;
         return 0;
+    }
+    rc = drop_dead(b);
+    if (rc != 0) {
+        return rc;
     }
     keys = malloc((b->tokens.n + 1) * sizeof(*keys));
     if (keys == NULL) {

@@ -27,7 +27,7 @@
 typedef struct {
     char      token[MERGES_MAX + 4][PART_MAX + 1];
     size_t    n_tokens;
-    unsigned  left[MERGES_MAX], right[MERGES_MAX];
+    unsigned  left[MERGES_MAX], right[MERGES_MAX], result[MERGES_MAX];
     size_t    n_merges;
 } random_bpe_t;
 
@@ -80,7 +80,7 @@ make(random_bpe_t *b, bool shuffle)
             /* void */
         }
         if (i == b->n_merges && strlen(text) <= PART_MAX) {
-            (void) token_of(b, text);
+            b->result[b->n_merges] = (unsigned) token_of(b, text);
             b->left[b->n_merges] = l;
             b->right[b->n_merges++] = r;
         }
@@ -93,6 +93,9 @@ make(random_bpe_t *b, bool shuffle)
         b->right[i] = b->right[k];
         b->left[k] = l;
         b->right[k] = r;
+        l = b->result[i];
+        b->result[i] = b->result[k];
+        b->result[k] = l;
     }
 }
 
@@ -151,6 +154,46 @@ same_both_ways(const tok_t *t, const char *text, size_t len, tok_scratch_t *s,
 }
 
 
+/* The ids by the rule itself: the lowest rank, the leftmost of equals. */
+static void
+same_as_rule(const random_bpe_t *b, const tok_t *t, const char *text,
+    size_t n, tok_scratch_t *s)
+{
+    static int    rank[MERGES_MAX + 4][MERGES_MAX + 4];
+    uint32_t      sym[WORD_MAX];
+    tok_result_t  r;
+    size_t        i, at, len = n;
+    int           best;
+
+    memset(rank, 0xff, sizeof(rank));
+    for (i = 0; i < b->n_merges; i++) {
+        rank[b->left[i]][b->right[i]] = (int) i;
+    }
+    for (i = 0; i < n; i++) {
+        sym[i] = (uint32_t) (text[i] - 'a');
+    }
+    for (;;) {
+        for (best = -1, at = i = 0; i + 1 < n; i++) {
+            if (rank[sym[i]][sym[i + 1]] >= 0
+                && (best < 0 || rank[sym[i]][sym[i + 1]] < best))
+            {
+                best = rank[sym[i]][sym[i + 1]];
+                at = i;
+            }
+        }
+        if (best < 0) {
+            break;
+        }
+        sym[at] = b->result[best];
+        n--;
+        memmove(sym + at + 1, sym + at + 2, (n - at - 1) * sizeof(*sym));
+    }
+    assert_int_equal(tok_encode(t, s, text, len, FLAGS, &r), 0);
+    assert_int_equal(r.n, n);
+    assert_memory_equal(r.ids, sym, n * sizeof(*sym));
+}
+
+
 static void
 random_merges(void **state)
 {
@@ -179,6 +222,8 @@ random_merges(void **state)
                           : text[i - period];
             }
             done += same_both_ways(t, text, n, s, s2);
+            same_as_rule(&b, t, text, n, s);
+            same_as_rule(&b, t, text, 1 + rnd(48), s);
         }
         tok_close(t);
     }

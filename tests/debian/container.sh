@@ -82,15 +82,29 @@ configure()
 }
 
 
+# The process below this one that is nginx's master, past what started it.
+master_of()
+{
+    local pid=$1
+
+    while ! grep -q '^nginx' "/proc/$pid/cmdline"; do
+        pid=$(cut -d ' ' -f 1 "/proc/$pid/task/$pid/children")
+        [ -n "$pid" ] || die "nginx does not run"
+    done
+    echo "$pid"
+}
+
+
 ask()
 {
-    local entry master
+    local entry container status
 
     entry='exec nginx -g "daemon off;" -c /etc/nginx-infer/nginx.conf'
     chmod 666 "$out"                # nginx opens /dev/stdout again
     as=www-data
     wrap="python3 $top/tests/debian/no_io_uring.py"
     inside "$entry" > "$out" 2>&1 &
+    container=$!
     for _ in $(seq 300); do
         ! curl -fs -o "$root/ready" "http://127.0.0.1:$port/readyz" || break
         sleep 0.2
@@ -102,9 +116,10 @@ ask()
     echo
     grep -o 'io_uring is not allowed here.*\|.*sandbox.*' "$out"
     grep -q 'io_uring is not allowed here' "$out"
-    master=$(cat "/proc/$!/task/$!/children")
-    kill -QUIT $master
-    wait $!
+    kill -QUIT "$(master_of "$container")"
+    status=0
+    wait "$container" || status=$?
+    [ "$status" -eq 0 ] || { tail -n 20 "$out"; die "ended with $status"; }
 }
 
 

@@ -24,6 +24,7 @@ from server import (CLOCK, SERVER, SHUTDOWN_S, Load, Server, ended, model,
                     outside, say)
 
 SAMPLE_S = 5
+SAY_S = 600
 SLOPE_FROM_S = 1200
 SLOPE_MAX_KIB = 1024            # an hour
 REAL = """
@@ -88,9 +89,16 @@ class Soak:
         """Sleeps, kills, reloads, looks at the memory."""
         options, begin, stalls = self.options, CLOCK.now(), CLOCK.stalls
         next_kill, next_reload = options.kill, options.reload
-        next_sample = 0.0
+        next_sample, next_word = 0.0, SAY_S
         while CLOCK.now() - begin < options.seconds:
             at = CLOCK.now() - begin
+            status = self.server.process.poll()
+            assert status is None, "the master ended, status %d" % status
+            if at >= next_word:
+                next_word = at + SAY_S
+                say("%.0f s: %d kills, %d reloads, %d not well" % (
+                    at, len(self.server.killed), self.reloads,
+                    sum(len(load.problems) for load in self.loads)))
             if at >= next_kill:
                 next_kill = at + options.kill
                 self.kill()
@@ -118,10 +126,11 @@ class Soak:
     def run(self):
         server, options = self.server, self.options
         server.start()
-        loads = [Load(server, connections=40, rate=options.rate,
-                      seed=options.seed, static=True),
-                 Load(server, connections=4, rate=1, seed=options.seed,
-                      prefix="/real", real=True)]
+        self.loads = loads = [
+            Load(server, connections=40, rate=options.rate,
+                 seed=options.seed, static=True),
+            Load(server, connections=4, rate=1, seed=options.seed,
+                 prefix="/real", real=True)]
         try:
             for load in loads:
                 load.pause()
@@ -174,7 +183,9 @@ class Soak:
         odd = outside(self.server, problems)
         assert not odd, (len(odd), odd[:5])
         assert after == before and idle < 1
-        assert sums[0]["ok"] > 10 and sums[1]["ok"] > 1
+        # a busy machine has no answer of the real model in a few seconds
+        assert sums[0].get("ok", 0) > 10
+        assert sums[1].get("ok", 0) > 1 or options.seconds < 60
         if options.seconds >= SLOPE_FROM_S:
             grown = {kind: rate for kind, rate in slopes.items()
                      if rate > SLOPE_MAX_KIB}

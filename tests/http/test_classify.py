@@ -66,14 +66,15 @@ SERVER = """
             return 200 "$quiet $of_quiet";
         }
         location = /meaning {
-            infer_classify $way emb $arg_q unescape score=$score
+            infer_classify $way emb $arg_q unescape score=$score timeout=30s
                 "like=bill:invoice, payment and refund"
                 "like=bill:money was taken from my credit card"
                 "like=tech:the program crashes with an error";
             return 200 "$way $score";
         }
         location = /distant {
-            infer_classify $way emb $arg_q unescape over=0.9 default=none
+            infer_classify $way emb $arg_q unescape over=0.9 timeout=30s
+                default=none
                 "like=bill:invoice, payment and refund";
             return 200 "$way";
         }

@@ -74,6 +74,16 @@ END
 }
 
 
+# nginx's configure compiles with what CFLAGS has in the environment; where
+# the code is made by the linker, its debug information must not name this
+# folder either.
+prefix_maps()
+{
+    tr ' ' '\n' <<< "${CFLAGS:-}" | grep -E '^-f(file|debug)-prefix-map=' \
+        | tr '\n' ' ' || true
+}
+
+
 set_flags()
 {
     cc_opt="-g -fPIC -fstack-protector-strong -Wformat"
@@ -86,7 +96,7 @@ set_flags()
         ld_opt="$ld_opt $SANFLAGS"
     else
         cc_opt="$cc_opt -O2 -D_FORTIFY_SOURCE=2 $LTO"
-        ld_opt="$ld_opt -O2 $LTO"
+        ld_opt="$ld_opt -O2 $LTO $(prefix_maps)"
     fi
 }
 

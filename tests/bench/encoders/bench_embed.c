@@ -2,6 +2,7 @@
  * Texts per second of an encoder: batches of equal length with made-up ids.
  *
  *   build/bench/encoders/bench_embed MODEL PRECISION THREADS TOKENS SECONDS
+ *       [cpu]           seconds of CPU time, of all threads
  *
  * One JSON line: {"1": texts/s, "8": ..., "32": ...}.
  */
@@ -14,13 +15,15 @@
 
 #define BATCH_MAX  32u
 
+static clockid_t  clock_id = CLOCK_MONOTONIC;
+
 
 static double
 now(void)
 {
     struct timespec  t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock_id, &t);
 
     return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
@@ -68,10 +71,13 @@ main(int argc, char **argv)
 
     static const uint32_t  batch[] = { 1, 8, 32 };
 
-    if (argc != 6) {
+    if (argc != 6 && (argc != 7 || strcmp(argv[6], "cpu") != 0)) {
         fprintf(stderr, "usage: bench_embed MODEL "
-                "float32|bfloat16|int8 THREADS TOKENS SECONDS\n");
+                "float32|bfloat16|int8 THREADS TOKENS SECONDS [cpu]\n");
         return 2;
+    }
+    if (argc == 7) {
+        clock_id = CLOCK_PROCESS_CPUTIME_ID;
     }
     mo.precision = strcmp(argv[2], "int8") == 0 ? ENC_PREC_INT8
                    : strcmp(argv[2], "bfloat16") == 0 ? ENC_PREC_BF16

@@ -3,12 +3,13 @@
 medians, ratios.
 
   tests/bench/encoders/embed.py -m FOLDER --python PYTHON [--threads N]
-      [--tokens N] [--rounds N] [--seconds S]
+      [--tokens N] [--rounds N] [--seconds S] [--cpu]
 
 PYTHON has torch, transformers, onnx and onnxruntime. The graph is exported
 from the folder, fused by onnxruntime.transformers' optimizer for BERT, and
 quantised dynamically for INT8. Both sides get batches of one length, so
-neither pads.
+neither pads. --cpu: a second of CPU time, of all threads; for one thread on a
+machine that others use too.
 """
 
 import argparse
@@ -51,11 +52,12 @@ def export(folder, out):
                      extra_options={"DefaultTensorType": 1})
 
 
-def peer(path, threads, tokens, seconds):
+def peer(path, threads, tokens, seconds, cpu):
     import time
     import numpy as np
     import onnxruntime as ort
 
+    clock = time.process_time if cpu else time.perf_counter
     o = ort.SessionOptions()
     o.intra_op_num_threads = threads
     s = ort.InferenceSession(path, o, providers=["CPUExecutionProvider"])
@@ -68,11 +70,11 @@ def peer(path, threads, tokens, seconds):
                 "token_type_ids": np.zeros_like(ids)}
         feed = {i.name: feed[i.name] for i in s.get_inputs()}
         s.run(None, feed)
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
+        start, count = clock(), 0
+        while clock() - start < seconds:
             s.run(None, feed)
             count += n
-        result[batch] = count / (time.perf_counter() - start)
+        result[batch] = count / (clock() - start)
     print(json.dumps(result))
 
 
@@ -90,25 +92,27 @@ def main():
     ap.add_argument("--tokens", type=int, default=128)
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--seconds", type=float, default=1.0)
+    ap.add_argument("--cpu", action="store_true")
     ap.add_argument("--export")
     ap.add_argument("--peer")
     a = ap.parse_args()
     if a.export:
         return export(a.model, a.export)
     if a.peer:
-        return peer(a.peer, a.threads, a.tokens, a.seconds)
+        return peer(a.peer, a.threads, a.tokens, a.seconds, a.cpu)
 
     with tempfile.TemporaryDirectory() as tmp:
         me = [a.python, os.path.abspath(__file__)]
         subprocess.run(me + ["-m", a.model, "--export", tmp], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rest = ["--threads", str(a.threads), "--tokens", str(a.tokens),
-                "--seconds", str(a.seconds)]
+                "--seconds", str(a.seconds), *(["--cpu"] if a.cpu else [])]
         got = {}
         for _ in range(a.rounds):
             for p in ("float32", "int8"):
                 ours = call([a.bench, a.model, p, str(a.threads),
-                             str(a.tokens), str(a.seconds)])
+                             str(a.tokens), str(a.seconds),
+                             *(["cpu"] if a.cpu else [])])
                 theirs = call(me + rest + [
                     "--peer", os.path.join(tmp, p + ".onnx")])
                 for b in BATCHES:

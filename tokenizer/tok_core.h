@@ -69,6 +69,8 @@ typedef struct {
     uint32_t  lead, trail;
 } tok_trim_t;
 
+#define TOK_BOUND_ADDED  (1u << 31)
+
 typedef struct tok_batch tok_batch_t;   /* tok_fast.c */
 
 struct tok_scratch {
@@ -96,7 +98,8 @@ struct tok_scratch {
     tok_vec_t     trims;            /* tok_trim_t */
     tok_vec_t     parts;            /* tokens of windows: tok_bpe.c */
     tok_vec_t     lower;            /* uint8_t: WordPiece in lower case */
-    tok_vec_t     bounds;           /* uint32_t: ids before a word's end */
+    tok_vec_t     bounds;           /* uint32_t: ids before a word's end,
+                                       TOK_BOUND_ADDED if it is none */
     tok_vec_t     dead;             /* uint8_t: tok_back.c */
     bool          want_spans;
     bool          want_bounds;      /* truncation of pairs counts by words */

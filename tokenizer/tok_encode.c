@@ -14,7 +14,7 @@
 
 /* The end of a word, or of an added token, in ids. */
 static int
-note_bound(tok_scratch_t *s)
+note_bound(tok_scratch_t *s, bool added)
 {
     int  rc;
 
@@ -23,7 +23,10 @@ note_bound(tok_scratch_t *s)
     }
     rc = tok_room(s, &s->bounds, 1, sizeof(uint32_t));
     if (rc == 0) {
-        ((uint32_t *) s->bounds.ptr)[s->bounds.n++] = (uint32_t) s->ids.n;
+        ((uint32_t *) s->bounds.ptr)[s->bounds.n++] = (uint32_t) s->ids.n
+                                                      | (added
+                                                         ? TOK_BOUND_ADDED
+                                                         : 0);
     }
     return rc;
 }
@@ -101,7 +104,7 @@ encode_pieces(const tok_t *t, tok_scratch_t *s)
         if (rc == 0 && s->want_spans) {
             spans_to_original(s, from, p);
         }
-        rc = rc == 0 ? note_bound(s) : rc;
+        rc = rc == 0 ? note_bound(s, p->id != TOK_NO_ID) : rc;
     }
     return rc;
 }
@@ -362,7 +365,7 @@ encode_text(const tok_t *t, tok_scratch_t *s, const char *in, size_t len,
             if (rc == 0 && s->want_spans) {
                 tok_trim_note(s, text + m.begin, m.end - m.begin);
             }
-            rc = rc == 0 ? note_bound(s) : rc;
+            rc = rc == 0 ? note_bound(s, true) : rc;
         }
         done = m.end;
         at = m.resume;
@@ -400,7 +403,7 @@ encode_both(const tok_t *t, tok_scratch_t *s, const char *a, size_t a_len,
         rc = encode_text(t, s, a, a_len, flags);
     }
     n_first = s->ids.n;
-    rc = rc == 0 ? note_bound(s) : rc;
+    rc = rc == 0 ? note_bound(s, false) : rc;
     if (rc == 0 && pair) {
         rc = encode_text(t, s, b, b_len, flags);
     }

@@ -92,30 +92,31 @@ share(size_t *a, size_t *b, size_t max)
 
 
 /*
- * How many tokens of a sequence the reference makes at all: whole words until
- * there are max, from the side that is kept.
+ * How many tokens of a sequence the reference makes at all: it stops behind a
+ * word (never an added token) with which there are max of them, from the side
+ * that is kept.
  */
 static size_t
 made(const tok_t *t, const tok_scratch_t *s, const seq_t *q, size_t max)
 {
     const uint32_t  *b = s->bounds.ptr;
-    size_t           n = s->bounds.n, i;
+    size_t           n = s->bounds.n, i, end = q->begin + q->n, at;
 
     if (t->img->trunc_left) {
         for (i = n; i-- > 0; /* void */) {
-            if (b[i] >= q->begin && b[i] <= q->begin + q->n
-                && q->begin + q->n - b[i] >= max)
+            at = b[i] & ~TOK_BOUND_ADDED;
+            if (at >= q->begin && at <= end && end - at >= max
+                && !(i + 1 < n && (b[i + 1] & TOK_BOUND_ADDED)))
             {
-                return q->begin + q->n - b[i];
+                return end - at;
             }
         }
         return q->n;
     }
     for (i = 0; i < n; i++) {
-        if (b[i] > q->begin && b[i] <= q->begin + q->n
-            && b[i] - q->begin >= max)
-        {
-            return b[i] - q->begin;
+        at = b[i];
+        if (at > q->begin && at <= end && at - q->begin >= max) {
+            return at - q->begin;
         }
     }
     return q->n;

@@ -9,8 +9,9 @@
  *   - with the prefix cache, twice, so that pages are found again;
  *   - with tokens guessed in advance, alone, several at once and preempted.
  *
- * usage: sim_same [PROMPTS]; exit status 77 without smollm2.gguf, 1 with the
- * requests that differ.
+ * usage: sim_same [PROMPTS [FIRST]]; exit status 77 without smollm2.gguf, 1
+ * with the requests that differ.  FIRST: from that way on in the order above,
+ * which begins with 1, after each alone.
  */
 
 #include "tests/unit/sched/real_run.h"
@@ -283,7 +284,7 @@ same_mode(same_t *s, const same_mode_t *m)
 
 /* 0: all the same; 77: no model. */
 static int
-same_all(uint32_t n)
+same_all(uint32_t n, uint32_t first)
 {
     size_t    i;
     uint32_t  wrong;
@@ -304,7 +305,7 @@ same_all(uint32_t n)
     for (i = 0, wrong = 0; i < sizeof(same_modes) / sizeof(same_modes[0]);
          i++)
     {
-        wrong += same_mode(s, &same_modes[i]);
+        wrong += i == 0 || i >= first ? same_mode(s, &same_modes[i]) : 0;
         fflush(stdout);
     }
 
@@ -317,24 +318,35 @@ same_all(uint32_t n)
 
 #ifndef SAME_NO_MAIN
 
-int
-main(int argc, char **argv)
+/* A number up to limit; more, or 0, if the text is none. */
+static uint32_t
+same_number(const char *p, uint32_t limit)
 {
-    uint32_t     n;
-    const char  *p;
+    uint32_t  n;
 
-    for (n = 0, p = argc > 1 ? argv[1] : "1000";
-         *p >= '0' && *p <= '9' && n <= SAME_PROMPTS_MAX; p++)
-    {
+    for (n = 0; *p >= '0' && *p <= '9' && n <= limit; p++) {
         n = n * 10 + (uint32_t) (*p - '0');
     }
 
-    if (n == 0 || n > SAME_PROMPTS_MAX) {
-        fprintf(stderr, "prompts: 1 to %u\n", SAME_PROMPTS_MAX);
+    return n;
+}
+
+
+int
+main(int argc, char **argv)
+{
+    uint32_t  n, first, modes = sizeof(same_modes) / sizeof(same_modes[0]);
+
+    n = same_number(argc > 1 ? argv[1] : "1000", SAME_PROMPTS_MAX);
+    first = same_number(argc > 2 ? argv[2] : "1", modes - 1);
+
+    if (n == 0 || n > SAME_PROMPTS_MAX || first == 0 || first >= modes) {
+        fprintf(stderr, "prompts: 1 to %u, first: 1 to %u\n",
+                SAME_PROMPTS_MAX, modes - 1);
         return 1;
     }
 
-    return same_all(n);
+    return same_all(n, first);
 }
 
 #endif

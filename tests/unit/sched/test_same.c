@@ -16,7 +16,7 @@ static void
 test_short(void **state)
 {
     (void) state;
-    assert_int_equal(same_all(30), 0);
+    assert_int_equal(same_all(30, 1), 0);
 }
 
 

@@ -63,6 +63,7 @@ isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 ifeq ($(SAN),)
 LTO     ?= -flto=auto
 endif
+NO_LTO  := $(if $(LTO),-fno-lto)
 lto_of      = $(if $(filter shm/% tokenizer/% worker/chat/% worker/wrk_% \
                 worker/main.c,$1),$(if $(LTO),$(LTO) -ffat-lto-objects))
 
@@ -144,13 +145,13 @@ ROGUE      := $(O)/tools/shr_rogue
 tests: $(TEST_BIN) $(PROBE) $(ROGUE)
 $(PROBE): $(call objs,$(wildcard tests/tools/shr_probe*.c)) $(LIBSHR)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^
+	$(CC) $(SANFLAGS) $(NO_LTO) -o $@ $^
 $(ROGUE): $(call objs,tests/tools/shr_rogue.c) $(LIBSHR)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^
+	$(CC) $(SANFLAGS) $(NO_LTO) -o $@ $^
 $(O)/tests/%: $(O)/obj/tests/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(CC) $(SANFLAGS) $(NO_LTO) -o $@ $^ $(LDLIBS) -lcmocka
 .PRECIOUS: $(O)/obj/tests/unit/%.o
 
 # Benches: tests/bench/AREA/bench_*.c, one program each.
@@ -165,7 +166,7 @@ $(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIBS)
 # Longer programs, run by hand and, shortened, by ./check.
 $(O)/stress/%: $(O)/obj/tests/stress/%.o $(LIBSHR)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^ -lpthread
+	$(CC) $(SANFLAGS) $(NO_LTO) -o $@ $^ -lpthread
 .PRECIOUS: $(O)/obj/tests/stress/%.o
 
 # Simulations: tests/sim/sim_*.c, longer runs with seeds; `make sim` builds.
@@ -174,7 +175,7 @@ SIM_BIN    := $(patsubst tests/sim/%.c,$(O)/tests/sim/%,$(wildcard \
 sim: $(SIM_BIN)
 $(O)/tests/sim/%: $(O)/obj/tests/sim/%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^ $(LDLIBS)
+	$(CC) $(SANFLAGS) $(NO_LTO) -o $@ $^ $(LDLIBS)
 .PRECIOUS: $(O)/obj/tests/sim/%.o
 .PHONY: sim
 

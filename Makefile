@@ -63,7 +63,9 @@ isa_flags   = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $1)))))
 ifeq ($(SAN),)
 LTO     ?= -flto=auto
 endif
-NO_LTO  := $(if $(LTO),-fno-lto)
+# Said also where there is none: sanitizer builds take the release objects of
+# some files (below), and the linker would compile these anew.
+NO_LTO  := -fno-lto
 lto_of      = $(if $(filter shm/% tokenizer/% worker/chat/% worker/wrk_% \
                 worker/main.c,$1),$(if $(LTO),$(LTO) -ffat-lto-objects))
 
@@ -126,10 +128,10 @@ $(O)/%.a:
 	$(AR) rcs $@ $^
 
 $(O)/nginx-infer-worker: $(call objs,worker/main.c) $(LIBS)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(LTO) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
 
 $(O)/infer: $(call objs,$(CLI_SRC)) $(LIBS)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(LTO) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
 
 # The module: nginx's own configure reads ./config.
 NGX_DEPS   := config $(wildcard ngx_module/*.[ch] shm/*.[ch])
@@ -160,7 +162,7 @@ BENCH_BIN  := $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
 bench: $(BENCH_BIN)
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(LTO) -o $@ $^ $(LDLIBS)
+	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) -o $@ $^ $(LDLIBS)
 .PRECIOUS: $(O)/obj/tests/bench/%.o
 
 # Longer programs, run by hand and, shortened, by ./check.

@@ -66,6 +66,7 @@ endif
 # Said also where there is none: sanitizer builds take the release objects of
 # some files (below), and the linker would compile these anew.
 NO_LTO  := -fno-lto
+LINK     = $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO))
 lto_of      = $(if $(filter shm/% tokenizer/% worker/chat/% worker/wrk_% \
                 worker/main.c,$1),$(if $(LTO),$(LTO) -ffat-lto-objects))
 
@@ -128,10 +129,10 @@ $(O)/%.a:
 	$(AR) rcs $@ $^
 
 $(O)/nginx-infer-worker: $(call objs,worker/main.c) $(LIBS)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+	$(CC) $(LINK) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
 
 $(O)/infer: $(call objs,$(CLI_SRC)) $(LIBS)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
+	$(CC) $(LINK) $(LDHARD) -pie -o $@ $^ $(LDLIBS)
 
 # The module: nginx's own configure reads ./config.
 NGX_DEPS   := config $(wildcard ngx_module/*.[ch] shm/*.[ch])
@@ -162,7 +163,7 @@ BENCH_BIN  := $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
 bench: $(BENCH_BIN)
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) $(CFLAGS) $(or $(LTO),$(NO_LTO)) -o $@ $^ $(LDLIBS)
+	$(CC) $(LINK) -o $@ $^ $(LDLIBS)
 .PRECIOUS: $(O)/obj/tests/bench/%.o
 
 # Longer programs, run by hand and, shortened, by ./check.

@@ -318,27 +318,13 @@ same_all(uint32_t n, uint32_t first)
 
 #ifndef SAME_NO_MAIN
 
-/* A number up to limit; more, or 0, if the text is none. */
-static uint32_t
-same_number(const char *p, uint32_t limit)
-{
-    uint32_t  n;
-
-    for (n = 0; *p >= '0' && *p <= '9' && n <= limit; p++) {
-        n = n * 10 + (uint32_t) (*p - '0');
-    }
-
-    return n;
-}
-
-
 int
 main(int argc, char **argv)
 {
     uint32_t  n, first, modes = sizeof(same_modes) / sizeof(same_modes[0]);
 
-    n = same_number(argc > 1 ? argv[1] : "1000", SAME_PROMPTS_MAX);
-    first = same_number(argc > 2 ? argv[2] : "1", modes - 1);
+    n = real_number(argc > 1 ? argv[1] : "1000", SAME_PROMPTS_MAX);
+    first = real_number(argc > 2 ? argv[2] : "1", modes - 1);
 
     if (n == 0 || n > SAME_PROMPTS_MAX || first == 0 || first >= modes) {
         fprintf(stderr, "prompts: 1 to %u, first: 1 to %u\n",

@@ -81,23 +81,6 @@ f_put(float *p, f_t v, uint32_t n)
 }
 
 
-/* One loop serves all bytes, unsigned ones. */
-KERN_FN_INLINE int
-kern_bits(const int form)
-{
-    (void) form;
-    return 0;
-}
-
-
-KERN_FN_INLINE int
-kern_biased(const int bits)
-{
-    (void) bits;
-    return 1;
-}
-
-
 /* The upper two bits of 6-bit quants of vector t, at bits 4 and 5. */
 KERN_FN_INLINE __m512i
 kern_upper_pair(const uint8_t *plane, uint32_t t)
@@ -152,48 +135,4 @@ kern_weights(const uint8_t *q, uint32_t t, uint32_t half, const int form)
 }
 
 
-/* The dot products of a block with n columns; those of its upper 16 columns
- * go to dot1. */
-KERN_FN_INLINE void
-kern_dots(i_t *dot, i_t *dot1, const uint8_t *q, const int8_t *x,
-    uint32_t half, const uint32_t n, const int form, const int bits)
-{
-    __m512i  w;
-
-    (void) bits;
-
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < 8; i++) {
-        /* a nibble vector serves k and k + 4: keep them adjacent */
-        const uint32_t  k = i / 2 + i % 2 * 4;
-
-        w = kern_weights(q, k, half, form);
-
-#pragma GCC unroll 8
-        for (uint32_t c = 0; c < n; c++) {
-            if (k >= 4) {
-                KERN_DP(dot1[c], w, x + 32 * c + 4 * k);
-            } else {
-                KERN_DP(dot[c], w, x + 32 * c + 4 * k);
-            }
-        }
-    }
-}
-
-
-#include "worker/kernels/kern_tile.inc"
-
-
-KERN_BYTES(d, 0, KERN_SCALE_D)
-KERN_BYTES(dm, 0, KERN_SCALE_DM)
-KERN_BYTES(kh, 0, KERN_SCALE_KH)
-KERN_BYTES(khm, 0, KERN_SCALE_KHM)
-
-static const kern_slice_pt  kern_bytes[1][KERN_SCALE_KHM + 1] = {
-    [0][KERN_SCALE_D] = kern_bytes_d,
-    [0][KERN_SCALE_DM] = kern_bytes_dm,
-    [0][KERN_SCALE_KH] = kern_bytes_kh,
-    [0][KERN_SCALE_KHM] = kern_bytes_khm,
-};
-
-KERN_INT_TYPES(KERN_STAMP)
+#include "worker/kernels/kern_dp.inc"

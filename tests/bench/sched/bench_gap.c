@@ -62,34 +62,10 @@ put(void *ctx, uint32_t type, uint32_t choice, const void *a, size_t alen,
 }
 
 
-static uint32_t
-room(void *ctx)
-{
-    (void) ctx;
-
-    return 1 << 16;
-}
-
-
 static int
 wanted(void *ctx)
 {
     return ((stream_t *) ctx)->done == 0;
-}
-
-
-static void
-nothing(void *ctx)
-{
-    (void) ctx;
-}
-
-
-static void
-want_room(void *ctx, int want)
-{
-    (void) ctx;
-    (void) want;
 }
 
 
@@ -101,7 +77,7 @@ done(void *ctx)
 
 
 static const wrk_sink_ops_t  ops = {
-    put, room, wanted, nothing, want_room, done
+    put, real_room, wanted, real_nothing, real_want_room, done
 };
 
 
@@ -191,28 +167,15 @@ round_of(uint32_t nstreams, uint32_t prompt, uint32_t seed)
 }
 
 
-static uint32_t
-number(const char *text, uint32_t max)
-{
-    uint32_t  n;
-
-    for (n = 0; *text >= '0' && *text <= '9' && n <= max; text++) {
-        n = n * 10 + (uint32_t) (*text - '0');
-    }
-
-    return n < max ? n : max;
-}
-
-
 int
 main(int argc, char **argv)
 {
     double    bound;
     uint32_t  i, j, rounds, nstreams, prompt, over;
 
-    rounds = argc > 1 ? number(argv[1], 100) : 1;
-    nstreams = argc > 2 ? number(argv[2], STREAMS_MAX) : 1;
-    prompt = argc > 3 ? number(argv[3], PROMPT_MAX) : 8000;
+    rounds = argc > 1 ? real_at_most(argv[1], 100) : 1;
+    nstreams = argc > 2 ? real_at_most(argv[2], STREAMS_MAX) : 1;
+    prompt = argc > 3 ? real_at_most(argv[3], PROMPT_MAX) : 8000;
 
     if (real_find(&real, "smollm2.gguf") != 0) {
         printf("no model at %s\n", real.path);

@@ -38,36 +38,12 @@ put(void *ctx, uint32_t type, uint32_t choice, const void *a, size_t alen,
 }
 
 
-static uint32_t
-room(void *ctx)
-{
-    (void) ctx;
-
-    return 1 << 16;
-}
-
-
 static int
 wanted(void *ctx)
 {
     (void) ctx;
 
     return 1;
-}
-
-
-static void
-nothing(void *ctx)
-{
-    (void) ctx;
-}
-
-
-static void
-want_room(void *ctx, int want)
-{
-    (void) ctx;
-    (void) want;
 }
 
 
@@ -80,7 +56,7 @@ done(void *ctx)
 
 
 static const wrk_sink_ops_t  ops = {
-    put, room, wanted, nothing, want_room, done
+    put, real_room, wanted, real_nothing, real_want_room, done
 };
 
 
@@ -109,19 +85,6 @@ prepare(uint32_t i)
     assert(rc == 0);
     (void) rc;
     lens[i] = w.len;
-}
-
-
-static uint32_t
-number(const char *text, uint32_t max)
-{
-    uint32_t  n;
-
-    for (n = 0; *text >= '0' && *text <= '9' && n <= max; text++) {
-        n = n * 10 + (uint32_t) (*text - '0');
-    }
-
-    return n < max ? n : max;
 }
 
 
@@ -166,9 +129,9 @@ main(int argc, char **argv)
     uint32_t  i, k, rounds, requests, tokens;
     uint64_t  at[3];
 
-    rounds = argc > 1 ? number(argv[1], 1000000) : 200;
-    requests = argc > 2 ? number(argv[2], REQUESTS_MAX) : 200;
-    tokens = argc > 3 ? number(argv[3], TOKENS_MAX) : 8;
+    rounds = argc > 1 ? real_at_most(argv[1], 1000000) : 200;
+    requests = argc > 2 ? real_at_most(argv[2], REQUESTS_MAX) : 200;
+    tokens = argc > 3 ? real_at_most(argv[3], TOKENS_MAX) : 8;
     best_submit = best_steps = 1e18;
 
     if (open_all(requests, tokens) != 0) {

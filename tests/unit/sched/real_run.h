@@ -110,4 +110,52 @@ real_close(real_t *r)
 }
 
 
+/* Parts of a sink that takes whatever comes. */
+static inline uint32_t
+real_room(void *ctx)
+{
+    (void) ctx;
+
+    return 1 << 16;
+}
+
+
+static inline void
+real_nothing(void *ctx)
+{
+    (void) ctx;
+}
+
+
+static inline void
+real_want_room(void *ctx, int want)
+{
+    (void) ctx;
+    (void) want;
+}
+
+
+/* A number of the command line; more than max if it is more. */
+static inline uint32_t
+real_number(const char *text, uint32_t max)
+{
+    uint32_t  n;
+
+    for (n = 0; *text >= '0' && *text <= '9' && n <= max; text++) {
+        n = n * 10 + (uint32_t) (*text - '0');
+    }
+
+    return n;
+}
+
+
+static inline uint32_t
+real_at_most(const char *text, uint32_t max)
+{
+    uint32_t  n = real_number(text, max);
+
+    return n < max ? n : max;
+}
+
+
 #endif /* REAL_RUN_H */

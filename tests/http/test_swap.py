@@ -89,7 +89,7 @@ def test_slow_one_takes_over_when_it_is_ready(start):
     while answered_by(server) == "pool of before":
         asked = time.monotonic()
         assert tokens(server) in (5, 9)
-        assert time.monotonic() - asked < 1
+        assert time.monotonic() - asked < 2.5   # it waits for no start
         assert server.get("/readyz").status == 200
     assert 1 < time.monotonic() - begin < 10
     assert tokens(server) == 9

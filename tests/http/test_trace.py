@@ -170,7 +170,7 @@ def test_pings_while_it_waits(start):
     next(first)
     lines = list(events(server, body(stream=True, max_tokens=2)))
     pings = [at for at, line in lines if line == ": ping"]
-    assert len(pings) >= 4 and 0.15 < pings[0] < 0.6
+    assert len(pings) >= 4 and 0.15 < pings[0] < 1.5
     rest = [line for _, line in lines if line != ": ping"]
     assert rest[-1] == "data: [DONE]" and len(rest) >= 4
     assert all(line.startswith("data: ") for line in rest)

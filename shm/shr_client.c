@@ -432,6 +432,12 @@ shr_client_poll(shr_client_t *c, uint32_t worker, uint32_t *slot)
         if (c->slots[low].use == SLOT_SUBMITTED
             && c->slots[low].worker == worker)
         {
+            /* read soon; another core wrote it */
+            __builtin_prefetch(&peer->resp[low]);
+            __builtin_prefetch(peer->bytes
+                               + (size_t) low * shr_ring_stride(&c->geom)
+                               + (c->slots[low].consumed
+                                  & (c->geom.resp_bytes - 1)));
             *slot = low;
             return 0;
         }

@@ -1,7 +1,6 @@
 /*
- * The worker's end.  Client regions are mapped read-only; every word of them
- * is loaded once and checked.  A payload is copied once and dropped when its
- * slot moved on meanwhile (the pattern of a sequence lock).
+ * The worker's end: opening, answering, bells and sleep.  Client regions are
+ * mapped read-only; every word of them is loaded once and checked.
  */
 
 #include <assert.h>
@@ -10,54 +9,14 @@
 #include <unistd.h>
 
 #include "shm/shr_error.h"
-#include "shm/shr_server.h"
+#include "shm/shr_server_int.h"
 
 
-/* What we keep about a slot of a client. */
-typedef struct {
-    uint32_t  gen;              /* that owns the response ring; 0: none */
-    uint32_t  cq_index;         /* of its last completion entry */
-    uint32_t  dirty;            /* bytes of the ring that were written */
-    uint8_t   queued;           /* cq_index is valid */
-    uint8_t   ended;            /* done was said; the ring may be cleared */
-} hold_t;
-
-typedef struct {
-    shr_client_line_t  *line;
-    shr_slot_t         *slots;
-    shr_index_t        *cq_head;
-    shr_index_t        *sq_tail;
-    _Atomic uint64_t   *sq;
-    _Atomic uint32_t   *chunk_next;
-    uint8_t            *chunks;
-    hold_t             *holds;          /* [nslots] */
-    uint32_t            sq_head;
-    uint32_t            cq_tail;
-    uint32_t            rung;           /* the arming we have rung for */
-    int                 bell;
-    int                 news;           /* entries since the last ring */
-} peer_t;
-
-struct shr_server_s {
-    shr_geom_t          geom;
-    shr_worker_line_t  *line;
-    shr_sleep_line_t   *sleep;
-    shr_counters_t     *counters;
-    shr_index_t        *sq_head;        /* [nclients] */
-    shr_index_t        *cq_tail;        /* [nclients] */
-    _Atomic uint64_t   *cq;             /* [nclients][nslots] */
-    shr_resp_t         *resp;           /* [nclients][nslots] */
-    uint8_t            *bytes;          /* likewise, shr_ring_stride each */
-    hold_t             *holds;          /* [nclients][nslots] */
-    uint32_t            next_client;
-    uint32_t            incarnation;
-    uint32_t            sweep_client;
-    peer_t              peers[];
-};
+#define CQ_FIRST        (1ull << 32)    /* no entry has a smaller index */
 
 
 static void
-peer_init(peer_t *peer, shr_server_t *s, uint32_t index, uint32_t client,
+peer_init(shr_peer_t *peer, shr_server_t *s, uint32_t index, uint32_t client,
     void *region, int bell)
 {
     uint8_t              *base;
@@ -78,8 +37,8 @@ peer_init(peer_t *peer, shr_server_t *s, uint32_t index, uint32_t client,
     peer->bell = bell;
     peer->sq_head = atomic_load_explicit(&s->sq_head[client].value,
                                          memory_order_relaxed);
-    peer->cq_tail = atomic_load_explicit(&s->cq_tail[client].value,
-                                         memory_order_relaxed);
+    peer->cq_tail = CQ_FIRST + atomic_load_explicit(&s->cq_tail[client].value,
+                                                    memory_order_relaxed);
 }
 
 
@@ -89,8 +48,8 @@ peer_init(peer_t *peer, shr_server_t *s, uint32_t index, uint32_t client,
 static void
 peer_repair(shr_server_t *s, uint32_t client, uint32_t cq_head)
 {
-    peer_t    *peer;
-    uint32_t   tail;
+    shr_peer_t  *peer;
+    uint32_t     tail;
 
     peer = &s->peers[client];
     tail = atomic_load_explicit(&peer->sq_tail->value, memory_order_acquire);
@@ -101,8 +60,8 @@ peer_repair(shr_server_t *s, uint32_t client, uint32_t cq_head)
                               memory_order_release);
     }
 
-    if (peer->cq_tail - cq_head > s->geom.nslots) {
-        peer->cq_tail = cq_head;
+    if ((uint32_t) peer->cq_tail - cq_head > s->geom.nslots) {
+        peer->cq_tail = CQ_FIRST + cq_head;
         atomic_store_explicit(&s->cq_tail[client].value, cq_head,
                               memory_order_release);
     }
@@ -114,16 +73,18 @@ peer_repair(shr_server_t *s, uint32_t client, uint32_t cq_head)
 static void
 peer_adopt(shr_server_t *s, uint32_t client)
 {
-    peer_t            *peer;
-    uint32_t           head, i, slot;
-    uint64_t           entry;
+    shr_peer_t        *peer;
+    uint32_t           head, slot;
+    uint64_t           entry, i;
     _Atomic uint64_t  *word;
 
     peer = &s->peers[client];
     head = atomic_load_explicit(&peer->cq_head->value, memory_order_acquire);
     peer_repair(s, client, head);
 
-    for (i = head; i != peer->cq_tail; i++) {
+    peer->cq_seen = peer->cq_tail - ((uint32_t) peer->cq_tail - head);
+
+    for (i = peer->cq_seen; i != peer->cq_tail; i++) {
         word = &s->cq[(size_t) client * s->geom.nslots
                       + (i & (s->geom.nslots - 1))];
         entry = atomic_load_explicit(word, memory_order_relaxed);
@@ -131,7 +92,6 @@ peer_adopt(shr_server_t *s, uint32_t client)
         atomic_store_explicit(word, shr_word(shr_word_gen(entry), slot),
                               memory_order_relaxed);
         peer->holds[slot].cq_index = i;
-        peer->holds[slot].queued = 1;
     }
 }
 
@@ -142,7 +102,7 @@ static void
 holds_adopt(shr_server_t *s)
 {
     size_t       i, n;
-    hold_t      *hold;
+    shr_hold_t  *hold;
     uint64_t     taken, done, produced;
 
     n = (size_t) s->geom.nclients * s->geom.nslots;
@@ -179,12 +139,13 @@ shr_server_open(const shr_geom_t *geom, uint32_t index, void *region,
 
     assert(shr_geom_check(geom) == 0 && index < geom->nworkers);
 
-    s = calloc(1, sizeof(shr_server_t) + geom->nclients * sizeof(peer_t));
+    s = calloc(1, sizeof(shr_server_t) + geom->nclients * sizeof(shr_peer_t));
     if (s == NULL) {
         return NULL;
     }
 
-    s->holds = calloc((size_t) geom->nclients * geom->nslots, sizeof(hold_t));
+    s->holds = calloc((size_t) geom->nclients * geom->nslots,
+                      sizeof(shr_hold_t));
     if (s->holds == NULL) {
         free(s);
         return NULL;
@@ -294,213 +255,10 @@ shr_server_set(shr_server_t *s, shr_counter_t counter, uint64_t value)
 }
 
 
-/* Copies a payload; the words may change while we read them, so they are
- * loaded as relaxed atomics.  0, -SHR_ETOOBIG or -SHR_EBROKEN. */
-static int
-copy_payload(shr_server_t *s, peer_t *peer, uint32_t slot, uint8_t *buf,
-    size_t cap, size_t *len)
-{
-    size_t             i, part;
-    uint32_t           chunk, left;
-    uint64_t           word;
-    _Atomic uint64_t  *from;
-
-    left = atomic_load_explicit(&peer->slots[slot].len, memory_order_relaxed);
-    chunk = atomic_load_explicit(&peer->slots[slot].first_chunk,
-                                 memory_order_relaxed);
-    *len = left;
-
-    if (left > SHR_REQ_BYTES_MAX || left > cap) {
-        return -SHR_ETOOBIG;
-    }
-
-    while (left != 0) {
-        if (chunk >= s->geom.nchunks) {
-            return -SHR_EBROKEN;
-        }
-
-        from = (_Atomic uint64_t *) (peer->chunks
-                                     + (size_t) chunk * SHR_CHUNK_BYTES);
-        part = left < SHR_CHUNK_BYTES ? left : SHR_CHUNK_BYTES;
-
-        for (i = 0; i < part; i += sizeof(word)) {
-            word = atomic_load_explicit(from++, memory_order_relaxed);
-            memcpy(buf + i, &word, part - i < 8 ? part - i : 8);
-        }
-
-        buf += part;
-        left -= (uint32_t) part;
-        chunk = atomic_load_explicit(&peer->chunk_next[chunk],
-                                     memory_order_relaxed);
-    }
-
-    return 0;
-}
-
-
-static shr_resp_t *
-resp_of(shr_server_t *s, uint32_t client, uint32_t slot)
-{
-    return &s->resp[(size_t) client * s->geom.nslots + slot];
-}
-
-
-static uint8_t *
-ring_of(shr_server_t *s, uint32_t client, uint32_t slot)
-{
-    return s->bytes + ((size_t) client * s->geom.nslots + slot)
-                      * shr_ring_stride(&s->geom);
-}
-
-
-static void
-ring_clear(shr_server_t *s, uint32_t client, uint32_t slot)
-{
-    hold_t  *hold;
-
-    hold = &s->peers[client].holds[slot];
-    memset(ring_of(s, client, slot), 0, hold->dirty);
-    hold->dirty = 0;
-}
-
-
-/* The slot's response words now belong to gen; whoever wrote there before is
- * refused by its generation from here on. */
-static void
-resp_begin(shr_server_t *s, uint32_t client, uint32_t slot, uint32_t gen)
-{
-    hold_t      *hold;
-    shr_resp_t  *resp;
-
-    hold = &s->peers[client].holds[slot];
-    resp = resp_of(s, client, slot);
-
-    ring_clear(s, client, slot);
-    hold->gen = gen;
-    hold->ended = 0;
-
-    atomic_store_explicit(&resp->produced, shr_word(gen, 0),
-                          memory_order_relaxed);
-    atomic_store_explicit(&resp->done, shr_word(gen, 0),
-                          memory_order_relaxed);
-    atomic_store_explicit(&resp->want_room, shr_word(gen, 0),
-                          memory_order_relaxed);
-    /* release; pairs with the acquire in shr_client_state */
-    atomic_store_explicit(&resp->taken, shr_word(gen, s->incarnation),
-                          memory_order_release);
-}
-
-
-/* The entry is handled.  release; pairs with the acquire in
- * shr_client_submit.  `taken` was stored before, so a request is never seen
- * as neither queued nor taken. */
-static void
-sq_advance(shr_server_t *s, uint32_t client)
-{
-    atomic_store_explicit(&s->sq_head[client].value,
-                          ++s->peers[client].sq_head, memory_order_release);
-}
-
-
-static int
-take_entry(shr_server_t *s, uint32_t client, uint64_t entry, shr_taken_t *req,
-    uint8_t *buf, size_t cap, size_t *len)
-{
-    int        rc;
-    peer_t    *peer;
-    uint32_t   slot, gen;
-
-    peer = &s->peers[client];
-    slot = shr_word_low(entry);
-    gen = shr_word_gen(entry);
-
-    if (slot >= s->geom.nslots) {
-        return -SHR_EBROKEN;
-    }
-
-    /* acquire; pairs with the release in shr_client_submit */
-    if (atomic_load_explicit(&peer->slots[slot].word, memory_order_acquire)
-        != shr_word(gen, 0))
-    {
-        return -SHR_ESTALE;
-    }
-
-    if (peer->holds[slot].gen == gen) {
-        return -SHR_ESTALE;             /* read anew after peer_repair() */
-    }
-
-    resp_begin(s, client, slot, gen);
-    rc = copy_payload(s, peer, slot, buf, cap, len);
-
-    /* acquire; pairs with the release fence in shr_client_release: bytes of a
-     * later owner are seen only together with its word */
-    atomic_thread_fence(memory_order_acquire);
-
-    if (shr_word_gen(atomic_load_explicit(&peer->slots[slot].word,
-                                          memory_order_relaxed)) != gen)
-    {
-        return -SHR_ESTALE;
-    }
-
-    req->client = client;
-    req->slot = slot;
-    req->gen = gen;
-    req->produced = 0;
-    req->published = 0;
-
-    if (rc == -SHR_EBROKEN) {
-        shr_server_done(s, req);    /* the client sees an end without END */
-    }
-
-    return rc;
-}
-
-
-int
-shr_server_take(shr_server_t *s, shr_taken_t *req, void *buf, size_t cap,
-    size_t *len)
-{
-    int        rc;
-    peer_t    *peer;
-    uint32_t   i, n, client;
-    uint64_t   entry;
-
-    for (i = 0; i < s->geom.nclients; i++) {
-        client = s->next_client;
-        s->next_client = (client + 1) % s->geom.nclients;
-        peer = &s->peers[client];
-
-        /* acquire; pairs with the release in shr_client_submit */
-        n = atomic_load_explicit(&peer->sq_tail->value, memory_order_acquire)
-            - peer->sq_head;
-
-        if (n > s->geom.nslots) {
-            peer->sq_head += n - 1;     /* what cannot be is skipped whole */
-            sq_advance(s, client);
-            return -SHR_EBROKEN;
-        }
-
-        for (/* void */; n != 0; n--) {
-            entry = atomic_load_explicit(
-                &peer->sq[peer->sq_head & (s->geom.nslots - 1)],
-                memory_order_relaxed);
-            rc = take_entry(s, client, entry, req, buf, cap, len);
-            sq_advance(s, client);
-
-            if (rc != -SHR_ESTALE) {
-                return rc;
-            }
-        }
-    }
-
-    return -SHR_EAGAIN;
-}
-
-
 int
 shr_server_wanted(shr_server_t *s, const shr_taken_t *req)
 {
-    peer_t  *peer;
+    shr_peer_t  *peer;
 
     peer = &s->peers[req->client];
 
@@ -569,11 +327,11 @@ int
 shr_server_put(shr_server_t *s, shr_taken_t *req, uint32_t type,
     uint32_t choice, const void *a, size_t alen, const void *b, size_t blen)
 {
-    size_t        need;
-    hold_t       *hold;
-    uint8_t      *ring;
-    uint32_t      size;
-    shr_frame_t   frame;
+    size_t       need;
+    shr_hold_t  *hold;
+    uint8_t     *ring;
+    uint32_t     size;
+    shr_frame_t  frame;
 
     hold = &s->peers[req->client].holds[req->slot];
     if (hold->gen != req->gen) {
@@ -610,28 +368,46 @@ shr_server_put(shr_server_t *s, shr_taken_t *req, uint32_t type,
 }
 
 
+/* How far the client has read, as far as it can be believed. */
+static void
+cq_look(shr_server_t *s, shr_peer_t *peer)
+{
+    uint32_t  waiting;
+
+    waiting = (uint32_t) peer->cq_tail
+              - atomic_load_explicit(&peer->cq_head->value,
+                                     memory_order_acquire);
+
+    if (waiting <= s->geom.nslots) {
+        peer->cq_seen = peer->cq_tail - waiting;
+    }
+}
+
+
 /* Queues a completion entry unless the slot's last one still waits. */
 static void
 cq_push(shr_server_t *s, const shr_taken_t *req)
 {
-    hold_t    *hold;
-    peer_t    *peer;
-    uint32_t   head;
+    shr_hold_t  *hold;
+    shr_peer_t  *peer;
 
     peer = &s->peers[req->client];
     hold = &peer->holds[req->slot];
 
-    /* seq_cst; pairs with the fence in shr_client_poll: either we see the
-     * last entry taken, or the client sees what was just produced */
-    atomic_thread_fence(memory_order_seq_cst);
-    head = atomic_load_explicit(&peer->cq_head->value, memory_order_acquire);
+    if (hold->cq_index >= peer->cq_seen
+        || peer->cq_tail - peer->cq_seen >= s->geom.nslots)
+    {
+        /* seq_cst; pairs with the fence in shr_client_poll: either we see the
+         * last entry taken, or the client sees what was just produced */
+        atomic_thread_fence(memory_order_seq_cst);
+        cq_look(s, peer);
 
-    if (hold->queued && (int32_t) (head - hold->cq_index) <= 0) {
-        return;
-    }
-
-    if (peer->cq_tail - head >= s->geom.nslots) {
-        return;         /* only a lying client gets here; it harms itself */
+        if (hold->cq_index >= peer->cq_seen) {
+            return;
+        }
+        if (peer->cq_tail - peer->cq_seen >= s->geom.nslots) {
+            return;     /* only a lying client gets here; it harms itself */
+        }
     }
 
     atomic_store_explicit(&s->cq[(size_t) req->client * s->geom.nslots
@@ -639,10 +415,9 @@ cq_push(shr_server_t *s, const shr_taken_t *req)
                           shr_word(req->gen, req->slot),
                           memory_order_relaxed);
     hold->cq_index = peer->cq_tail;
-    hold->queued = 1;
     /* release; pairs with the acquire in shr_client_poll */
-    atomic_store_explicit(&s->cq_tail[req->client].value, ++peer->cq_tail,
-                          memory_order_release);
+    atomic_store_explicit(&s->cq_tail[req->client].value,
+                          (uint32_t) ++peer->cq_tail, memory_order_release);
     peer->news = 1;
 }
 
@@ -707,8 +482,8 @@ shr_server_want_room(shr_server_t *s, const shr_taken_t *req, int want)
 void
 shr_server_ring(shr_server_t *s)
 {
-    peer_t    *peer;
-    uint32_t   i, armed;
+    shr_peer_t  *peer;
+    uint32_t     i, armed;
 
     for (i = 0; i < s->geom.nclients; i++) {
         peer = &s->peers[i];
@@ -770,10 +545,10 @@ shr_server_awake(shr_server_t *s)
 void
 shr_server_sweep(shr_server_t *s)
 {
-    hold_t    *hold;
-    peer_t    *peer;
-    uint32_t   slot, client;
-    uint64_t   word;
+    shr_hold_t  *hold;
+    shr_peer_t  *peer;
+    uint32_t     slot, client;
+    uint64_t     word;
 
     /* one client a call: the work of a turn stays bounded */
     client = s->sweep_client;

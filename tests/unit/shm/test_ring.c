@@ -2,6 +2,7 @@
  * every limit and one past it, death of either side, hostile words. */
 
 #include "shm_pool.h"
+#include "shm/shr_server_int.h"
 
 #include <cmocka.h>
 
@@ -360,6 +361,48 @@ test_client_dies(void **state)
 }
 
 
+/* A slot that rested while more than 2^31 completions went by is heard of
+ * again.  The time between is made: the indices of both ends are moved on. */
+static void
+test_slot_that_rested_long(void **state)
+{
+    size_t               len;
+    pool_t               p;
+    uint32_t             first, slot, got, on = 0x80000005u;
+    shr_taken_t          req;
+    shr_index_t         *index;
+    shr_client_layout_t  cl;
+    shr_worker_layout_t  wl;
+
+    (void) state;
+    pool_open(&p, 1, 1);
+    shr_client_layout(&p.geom, &cl);
+    shr_worker_layout(&p.geom, &wl);
+
+    first = send_request(p.client[0], "a", 1, 0);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len), 0);
+    shr_server_done(p.server[0], &req);
+    assert_int_equal(shr_client_poll(p.client[0], 0, &got), 0);
+    shr_client_close(p.client[0]);
+
+    index = (shr_index_t *) ((uint8_t *) p.worker_rw[0] + wl.cq_tail);
+    atomic_fetch_add(&index->value, on);
+    index = (shr_index_t *) ((uint8_t *) p.client_rw[0] + cl.cq_head);
+    atomic_fetch_add(&index->value, on);
+    p.server[0]->peers[0].cq_tail += on;
+    p.server[0]->peers[0].cq_seen += on;
+
+    pool_open_client(&p, 0);
+    slot = send_request(p.client[0], "b", 1, 0);
+    assert_int_equal(slot, first);
+    assert_int_equal(shr_server_take(p.server[0], &req, buf, CAP, &len), 0);
+    shr_server_done(p.server[0], &req);
+    assert_int_equal(shr_client_poll(p.client[0], 0, &got), 0);
+    assert_int_equal(got, slot);
+    pool_close(&p);
+}
+
+
 static void
 test_doorbells(void **state)
 {
@@ -711,6 +754,7 @@ main(void)
         cmocka_unit_test(test_cancelled_before_taken),
         cmocka_unit_test(test_worker_dies),
         cmocka_unit_test(test_client_dies),
+        cmocka_unit_test(test_slot_that_rested_long),
         cmocka_unit_test(test_doorbells),
         cmocka_unit_test(test_bytes_are_cleared),
         cmocka_unit_test(test_impossible_tails),

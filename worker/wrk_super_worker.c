@@ -291,10 +291,11 @@ worker_ended(super_t *s, uint32_t w, int status)
                 "%u ms", w, p->reason, ms);
     } else if (quiet && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         wrk_log(WRK_LOG_INFO, "worker %u has ended", w);
+    } else if (quiet) {
+        wrk_log(WRK_LOG_NOTICE, "worker %u %s", w, how);
     } else {
-        wrk_log(quiet ? WRK_LOG_NOTICE : WRK_LOG_ERROR,
-                "worker %u %s%s", w, how,
-                quiet ? "" : "; a new one is started");
+        wrk_log(WRK_LOG_ERROR, "worker %u %s; a new one is started in %u ms",
+                w, how, ms);
     }
 }
 

@@ -12,7 +12,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-WAIT_S = 30
+WAIT_S = 60
 
 # What no test may leave in the log.
 BAD = re.compile(r"\[alert\]|ERROR: (Address|Leak|Thread)Sanitizer"

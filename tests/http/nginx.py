@@ -276,7 +276,7 @@ class Nginx:
                 pass
         return text
 
-    def wait_log(self, pattern, begin=0, timeout_s=30):
+    def wait_log(self, pattern, begin=0, timeout_s=60):
         deadline = time.monotonic() + timeout_s
         while not re.search(pattern, self.log()[begin:]):
             if time.monotonic() > deadline:

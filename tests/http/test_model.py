@@ -310,6 +310,7 @@ def cache_server(nginx, more=""):
                  ready="/readyz")
 
 
+@pytest.mark.slow
 def test_prefixes_are_reused_inside_a_scope(nginx):
     server = cache_server(nginx)
     text = " ".join("item %d of the list," % i for i in range(60))
@@ -330,6 +331,7 @@ def test_prefixes_are_reused_inside_a_scope(nginx):
     assert cached_tokens(server, "a", text + " and")[0] == again[0]
 
 
+@pytest.mark.slow
 def test_prefix_cache_off(nginx):
     server = cache_server(nginx, "prefix_cache off;")
     text = " ".join("item %d of the list," % i for i in range(60))

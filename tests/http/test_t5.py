@@ -42,6 +42,7 @@ def text_of(body):
     return [c["text"] for c in body["choices"]]
 
 
+@pytest.mark.slow
 def test_golden(server):
     # transformers' own greedy answers and log probabilities
     path = os.path.join(TOP, "tests", "golden", "encoder", "t5-small.json")
@@ -60,6 +61,7 @@ def test_golden(server):
             assert lp == pytest.approx(step[0][1], abs=0.01)
 
 
+@pytest.mark.slow
 def test_together_as_alone(server):
     alone = [text_of(complete(server, p)) for p in PROMPTS]
     assert len({t for [t] in alone}) > 3

@@ -441,26 +441,28 @@ tok_word_find(const tok_t *t, const uint8_t *p, size_t len)
 {
     const tok_word_t  *e;
     const tok_ref_t   *r;
-    tok_word_t         w;
+    tok_word_t         key;
     uint32_t           at, id;
+    unsigned           same;
+    bool               free;
 
     assert(len > 0);
-    w = tok_word_key(p, len, &at);
-    for (/* void */; /* void */; at++) {
+    key = tok_word_key(p, len, &at);
+    if (len <= TOK_WORD_BYTES) {
+        return tok_word_get(t, key, at);
+    }
+    for (at &= ~(TOK_WORD_LINE - 1); /* void */; at += TOK_WORD_LINE) {
         e = &t->words[at & t->word_mask];
-        if (e->k1 == 0) {
+        same = tok_word_line(e, key, &free);
+        for (/* void */; same; same &= same - 1) {
+            id = (uint32_t) (e[__builtin_ctz(same)].k1 >> TOK_WORD_ID) - 1;
+            r = &t->bytes[id];
+            if (r->len == len && memcmp(t->pool + r->off, p, len) == 0) {
+                return id;
+            }
+        }
+        if (free) {
             return TOK_NO_ID;
-        }
-        if (e->k0 != w.k0 || (e->k1 & TOK_WORD_KEY) != w.k1) {
-            continue;
-        }
-        id = (uint32_t) (e->k1 >> TOK_WORD_ID) - 1;
-        if (len <= TOK_WORD_BYTES) {
-            return id;
-        }
-        r = &t->bytes[id];
-        if (r->len == len && memcmp(t->pool + r->off, p, len) == 0) {
-            return id;
         }
     }
 }

@@ -7,7 +7,7 @@
 #define TOK_CORE_H
 
 
-#include "tokenizer/tok_keys.h"
+#include "tokenizer/tok_find.h"
 
 
 /*
@@ -153,21 +153,6 @@ uint32_t tok_model_find(const tok_t *t, const uint8_t *p, size_t len);
 /* The token that a byte-level word is as a whole, or TOK_NO_ID. */
 uint32_t tok_word_find(const tok_t *t, const uint8_t *p, size_t len);
 
-/* The memory that tok_word_find will look at is asked for. */
-static inline void
-tok_word_ask(const tok_t *t, const uint8_t *p, size_t len)
-{
-    uint32_t  at;
-    size_t    i;
-
-    (void) tok_word_key(p, len, &at);
-    __builtin_prefetch(&t->words[at & t->word_mask]);
-    for (i = 0; i + 1 < len; i++) {
-        __builtin_prefetch(&t->pairs[p[i] << 8 | p[i + 1]]);
-    }
-}
-
-
 /* The merges of a byte-level word that tok_word_find does not know. */
 int tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t len, size_t base);
@@ -196,29 +181,6 @@ int tok_post_run(const tok_t *t, tok_scratch_t *s, size_t n_first, bool pair,
 int tok_decode_token(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
     size_t len, bool first, bool last, size_t n_ops, tok_vec_t *out);
 tok_str_t tok_shown(const tok_t *t, uint32_t id);
-
-
-/* The merge of a pair, or NULL. */
-static inline const tok_merge_t *
-tok_merge_find(const tok_t *t, uint32_t a, uint32_t b)
-{
-    uint64_t            h = tok_pair_hash(a, b), bits = tok_filter_bits(h);
-    uint32_t            at = (uint32_t) (h >> 32);
-    const tok_merge_t  *m;
-
-    if ((t->filter[at & t->filter_mask] & bits) != bits) {
-        return NULL;
-    }
-    for (at &= t->merge_mask; /* void */; at = (at + 1) & t->merge_mask) {
-        m = &t->merges[at];
-        if (m->a == a && m->b == b) {
-            return m;
-        }
-        if (m->a == TOK_NO_ID) {
-            return NULL;
-        }
-    }
-}
 
 
 /* One more id of the result, and its span where spans are wanted. */

@@ -197,7 +197,7 @@ encode_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 
 
 /*
- * Byte-level text that its normalizer leaves as it is: the added tokens that
+ * Byte-level text that its normalizer leaves as it is, or has done: the added tokens that
  * are looked for in normalized text are cut out of it at once.
  */
 static int
@@ -229,6 +229,26 @@ encode_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 }
 
 
+/* The same for text that the normalizer has to change. */
+static int
+encode_normalized(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
+    size_t len, size_t base, bool special)
+{
+    tok_piece_t  all = { 0, 0, (uint32_t) base, TOK_NO_ID };
+    size_t       from = s->ids.n;
+    int          rc = tok_normalize(t, s, text, len, base);
+
+    all.end = (uint32_t) s->norm.text.n;
+    if (rc == 0) {
+        rc = encode_bytes(t, s, s->norm.text.ptr, all.end, 0, special);
+    }
+    if (rc == 0 && s->want_spans) {
+        spans_to_original(s, from, &all);
+    }
+    return rc;
+}
+
+
 /* Text between added tokens; base is its offset in the input. */
 static int
 encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
@@ -243,10 +263,10 @@ encode_plain(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     if (s->want_bounds) {
         return encode_general(t, s, text, len, base, special);
     }
-    if (t->img->fast == TOK_FAST_BYTES
-        && (t->n_norm == 0 || tok_is_nfc_sure(text, len)))
-    {
-        return encode_bytes(t, s, text, len, base, special);
+    if (t->img->fast == TOK_FAST_BYTES) {
+        return t->n_norm == 0 || tok_is_nfc_sure(text, len)
+               ? encode_bytes(t, s, text, len, base, special)
+               : encode_normalized(t, s, text, len, base, special);
     }
     rc = encode_words(t, s, text, len, &done);
     return rc != 0 || done ? rc

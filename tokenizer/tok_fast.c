@@ -34,6 +34,7 @@ struct tok_batch {
     uint32_t     of[TOK_JOBS];      /* the word of each job */
     tok_job_t    job[TOK_JOBS];
     tok_short_t  e[TOK_JOBS];
+    tok_long_t  *slot[TOK_JOBS];    /* where long words remember it, or NULL */
 };
 
 /* The bucket of a word that is too long for one: never its key. */
@@ -87,15 +88,18 @@ model_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 }
 
 
-/* The entry where the cache would have a word of up to 48 bytes. */
+/* The key of a word of up to 48 bytes, and the entry where the cache would
+ * have it. */
 static inline tok_long_t *
 long_slot(tok_scratch_t *s, const uint8_t *p, size_t len, uint64_t *k)
 {
     uint64_t  h;
+    size_t    i;
 
     assert(len <= TOK_LONG_BYTES);
-    memset(k, 0, TOK_LONG_BYTES);
-    memcpy(k, p, len);
+    for (i = 0; i < TOK_LONG_BYTES / 8; i++) {
+        k[i] = len <= i * 8 ? 0 : tok_load_part(p + i * 8, len - i * 8);
+    }
     h = tok_mix(tok_mix(k[0] ^ k[4], k[1] ^ k[5]) ^ k[2], k[3] + len);
     return &s->longs[h >> (64 - TOK_CACHE_LONG_LOG)];
 }
@@ -103,14 +107,11 @@ long_slot(tok_scratch_t *s, const uint8_t *p, size_t len, uint64_t *k)
 
 /* The ids of a word are remembered if they are few. */
 static void
-keep_long(tok_scratch_t *s, const uint8_t *p, size_t len, const uint32_t *ids,
+keep_long(tok_long_t *e, const uint64_t *k, size_t len, const uint32_t *ids,
     size_t n)
 {
-    uint64_t     k[TOK_LONG_BYTES / 8];
-    tok_long_t  *e = long_slot(s, p, len, k);
-
     if (n <= TOK_LONG_IDS) {
-        memcpy(e->k, k, sizeof(k));
+        memcpy(e->k, k, sizeof(e->k));
         memcpy(e->ids, ids, n * sizeof(*ids));
         e->n_len = (uint32_t) (n << 8 | len);
     }
@@ -134,6 +135,7 @@ static int
 word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 {
     const tok_long_t  *e;
+    uint64_t           k[TOK_LONG_BYTES / 8];
     size_t             at = s->ids.n, n;
     int                rc;
 
@@ -149,7 +151,8 @@ word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
     }
     rc = model_word(t, s, p, len);
     if (rc == 0) {
-        keep_long(s, p, len, tok_ids(s) + at, s->ids.n - at);
+        keep_long(long_slot(s, p, len, k), k, len, tok_ids(s) + at,
+                  s->ids.n - at);
     }
     return rc;
 }
@@ -196,6 +199,32 @@ is_job(tok_scratch_t *s, word_t *w)
 }
 
 
+/* The key of a word of 1 to TOK_WORD_BYTES bytes among the tokens. */
+static inline tok_word_t
+word_key(const word_t *w, uint32_t *at)
+{
+    return tok_word_short(w->k0, (uint32_t) w->k1, w->len, at);
+}
+
+
+/* What will say whether a word is a token, and how its bytes merge. */
+static inline void
+ask_word(const tok_t *t, const word_t *w)
+{
+    uint32_t  at;
+    size_t    i;
+
+    if (w->len <= TOK_WORD_BYTES) {
+        (void) word_key(w, &at);
+        __builtin_prefetch(&t->words[at & t->word_mask
+                                     & ~(TOK_WORD_LINE - 1)]);
+    }
+    for (i = 0; i + 1 < w->len; i++) {
+        __builtin_prefetch(&t->pairs[w->p[i] << 8 | w->p[i + 1]]);
+    }
+}
+
+
 /*
  * The entries of the words from number i on, up to the first for which no job
  * is left.  Which of the two entries of its bucket has a word is no branch,
@@ -221,7 +250,7 @@ probe(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, size_t i)
         }
         b->of[b->n_jobs++] = (uint32_t) i;
         if (t->img->fast == TOK_FAST_BYTES) {
-            tok_word_ask(t, w->p, w->len);
+            ask_word(t, w);
         }
     }
     return i;
@@ -249,12 +278,20 @@ static int
 begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
     bool *merge)
 {
-    size_t  i;
+    tok_word_t  key;
+    uint32_t    at;
+    size_t      i;
 
     *merge = false;
     if (t->img->fast == TOK_FAST_BYTES) {
         j->n = 1;
-        j->ids[0] = tok_word_find(t, w->p, w->len);
+        if (w->len <= TOK_WORD_BYTES) {
+            key = word_key(w, &at);
+            j->ids[0] = tok_word_get(t, key, at);
+
+        } else {
+            j->ids[0] = tok_word_find(t, w->p, w->len);
+        }
         if (j->ids[0] != TOK_NO_ID) {
             return 0;
         }
@@ -284,6 +321,7 @@ run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
     tok_job_t    *run[TOK_JOBS], *j;
     tok_short_t  *e;
     word_t       *w;
+    uint64_t      long_key[TOK_LONG_BYTES / 8];
     size_t        i, k, n = 0;
     bool          merge;
     int           rc;
@@ -300,6 +338,12 @@ run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
     for (i = 0; i < b->n_jobs; i++) {
         j = &b->job[i];
         w = &b->w[b->of[i]];
+        b->slot[i] = NULL;
+        if (w->len > TOK_SHORT_BYTES || j->n > 4) {
+            b->slot[i] = long_slot(s, w->p, w->len, long_key);
+            __builtin_prefetch(b->slot[i], 1);
+            __builtin_prefetch((uint8_t *) b->slot[i] + 64, 1);
+        }
         if (j->n == 0 || j->n > 4) {
             w->job = j->n <= TOK_JOB_SYMBOLS ? (uint32_t) i + 1 : 0;
             continue;
@@ -361,6 +405,7 @@ keep(tok_scratch_t *s, const tok_batch_t *b)
     const tok_job_t  *j;
     const word_t     *w;
     tok_short_t       e;
+    uint64_t          k[TOK_LONG_BYTES / 8];
     size_t            i;
 
     for (i = 0; i < b->n_jobs; i++) {
@@ -369,8 +414,9 @@ keep(tok_scratch_t *s, const tok_batch_t *b)
         if (j->n == 0 || j->n > TOK_JOB_SYMBOLS) {
             continue;
         }
-        if (w->len > TOK_SHORT_BYTES || j->n > 4) {
-            keep_long(s, w->p, w->len, j->ids, j->n);
+        if (b->slot[i] != NULL) {
+            (void) long_slot(s, w->p, w->len, k);
+            keep_long(b->slot[i], k, w->len, j->ids, j->n);
         }
         if (w->len > TOK_SHORT_BYTES
             || (w->bucket[0].k0 == w->k0 && w->bucket[0].k1 == w->k1))

@@ -14,7 +14,7 @@
 
 
 #define TOK_IMAGE_MAGIC    0x31474d494b4f5471ull
-#define TOK_IMAGE_VERSION  4u
+#define TOK_IMAGE_VERSION  5u
 
 typedef struct {
     uint32_t  off;                  /* into the string pool */

@@ -13,18 +13,27 @@
 
 #define TOK_JOBS         32         /* words at once */
 #define TOK_JOB_SYMBOLS  48
+#define TOK_JOB_PLACES   56
 
-/* One word; ids, n are the symbols to merge, and the result. */
+/*
+ * One word; ids[0 ... n - 1] are the symbols to merge, and the result.  While
+ * it is merged they are ids[1 ... n], with an id that nothing merges with at
+ * both ends, so that all have neighbours.
+ */
 typedef struct {
-    uint32_t  ids[TOK_JOB_SYMBOLS];
-    uint32_t  key[TOK_JOB_SYMBOLS]; /* rank << 6 | its place */
-    uint32_t  to[TOK_JOB_SYMBOLS];
+    _Alignas(16) int32_t  key[TOK_JOB_PLACES];  /* rank << 6 | its place */
+    uint32_t  ids[TOK_JOB_PLACES];
+    uint32_t  to[TOK_JOB_PLACES];
     uint64_t  live;                 /* places that are not merged away */
+    uint64_t  open, found;          /* those whose pair with the next is yet
+                                       to be looked up: in the filter; in the
+                                       merge table */
     uint32_t  n;
-    uint8_t   left, at;             /* pairs that changed: left, at; at, - */
 } tok_job_t;
 
-_Static_assert(TOK_JOB_SYMBOLS <= 64, "a place has six bits");
+_Static_assert(TOK_JOB_PLACES <= 64 && TOK_JOB_PLACES % 8 == 0
+               && TOK_JOB_SYMBOLS + 2 <= TOK_JOB_PLACES,
+               "a place has six bits; keys are read by eight");
 _Static_assert(TOK_MERGES_MAX <= 1u << 23, "a rank has 23 bits");
 
 /* bytes: what the n (1 ... TOK_JOB_SYMBOLS) symbols are if each is one byte of

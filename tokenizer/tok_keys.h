@@ -41,11 +41,13 @@ tok_merge_slot(uint64_t key, uint32_t mask)
  * A word of up to TOK_WORD_BYTES bytes that is a token, key and id in one
  * load: bytes 0..7, then bytes 8..11 | length << 32 | id + 1 << 40, zero
  * padded.  A longer word has length 0, its id, and the upper half of its hash
- * in k0.  An empty place has k1 == 0.
+ * in k0.  An empty place has k1 == 0.  A word lies in the first line of
+ * TOK_WORD_LINE places, from that of its hash on, that had room for it.
  */
 #define TOK_WORD_BYTES  12
 #define TOK_WORD_KEY    0xffffffffffull
 #define TOK_WORD_ID     40
+#define TOK_WORD_LINE   4u          /* 64 bytes */
 
 _Static_assert(TOK_IDS_MAX < 1u << 24, "an id fits into the rest of k1");
 

@@ -47,6 +47,9 @@ int tok_normalize_plain(const tok_t *t, tok_scratch_t *s, tok_str_t text,
 /* tok_ucd.c: canonical and compatibility forms, case. */
 int tok_edit_form(tok_edit_t *e, uint16_t type);
 int tok_edit_lower(tok_edit_t *e);
+
+/* True if the text is surely in form C: no character changes by itself or may
+ * compose with one before it, and marks are in order. */
 bool tok_is_nfc_sure(const uint8_t *p, size_t len);
 
 /* tok_charsmap.c */

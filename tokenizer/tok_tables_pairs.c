@@ -70,7 +70,10 @@ tok_tables_words(tok_build_t *b)
         }
         w = tok_word_key(tok_build_text(b, bytes[id]), bytes[id].len, &at);
         left = TOK_PROBES_MAX;
-        for (at &= mask; slot[at].k1 != 0; at = (at + 1) & mask) {
+        /* The first free place of the line, then of the next lines. */
+        for (at &= mask & ~(TOK_WORD_LINE - 1); slot[at].k1 != 0;
+             at = (at + 1) & mask)
+        {
             if (left-- == 0) {
                 return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: token %u is "
                                 "one of many with nearly the same hash", id);

@@ -175,19 +175,48 @@ recompose(form_t *f, mark_t m)
 
 /* --- decomposing ------------------------------------------------------- */
 
+/* Counting sort, for texts that are nothing but marks. */
+static int
+sort_many(form_t *f)
+{
+    size_t   n = f->marks->n, count[256] = { 0 }, i, k, sum = 0;
+    mark_t  *m, *to;
+    int      rc = tok_room(f->e->s, f->marks, n, sizeof(mark_t));
+
+    if (rc != 0) {
+        return rc;
+    }
+    m = f->marks->ptr;
+    to = m + n;
+    for (i = 0; i < n; i++) {
+        count[m[i].ccc]++;
+    }
+    for (i = 0; i < 256; i++) {
+        k = count[i];
+        count[i] = sum;
+        sum += k;
+    }
+    for (i = 0; i < n; i++) {
+        to[count[m[i].ccc]++] = m[i];
+    }
+    memcpy(m, to, n * sizeof(*m));
+    return 0;
+}
+
+
 /* Writes the waiting marks in canonical order (a stable sort). */
 static int
 flush_sorted(form_t *f)
 {
     mark_t  *m = f->marks->ptr, x;
-    size_t   n = f->marks->n, count[256] = { 0 }, i, k, sum = 0;
-    mark_t  *to;
+    size_t   n = f->marks->n, i, k;
     int      rc = 0;
 
-    if (n == 0) {
-        return 0;
-    }
-    if (n <= MARKS_MAX) {
+    if (n > MARKS_MAX) {
+        rc = sort_many(f);
+        m = f->marks->ptr;
+
+    } else {
         for (i = 1; i < n; i++) {
             x = m[i];
             for (k = i; k > 0 && m[k - 1].ccc > x.ccc; k--) {
@@ -195,27 +224,6 @@ flush_sorted(form_t *f)
             }
             m[k] = x;
         }
-
-    } else {
-        /* Counting sort, for texts that are nothing but marks. */
-        rc = tok_room(f->e->s, f->marks, n, sizeof(mark_t));
-        if (rc != 0) {
-            return rc;
-        }
-        m = f->marks->ptr;
-        to = m + n;
-        for (i = 0; i < n; i++) {
-            count[m[i].ccc]++;
-        }
-        for (i = 0; i < 256; i++) {
-            k = count[i];
-            count[i] = sum;
-            sum += k;
-        }
-        for (i = 0; i < n; i++) {
-            to[count[m[i].ccc]++] = m[i];
-        }
-        memcpy(m, to, n * sizeof(*m));
     }
     for (i = 0; i < n && rc == 0; i++) {
         rc = recompose(f, m[i]);
@@ -271,29 +279,131 @@ decompose(form_t *f, uint32_t c, bool compat)
 }
 
 
+/* What is left of a text, or of a part that nothing behind composes with. */
+static int
+form_end(form_t *f)
+{
+    int  rc = flush_sorted(f);
+
+    if (rc == 0 && f->have) {
+        tok_edit_put(f->e, f->base.c, f->base.change);
+        flush_marks(f, &f->e->s->refs2);
+    }
+    f->have = false;
+    f->last_ccc = -1;
+    return rc != 0 ? rc : f->e->rc;
+}
+
+
+static int
+form_all(form_t *f, bool compat)
+{
+    const tok_edit_t  *e = f->e;
+    size_t             i, n;
+    int                rc = 0;
+
+    for (i = 0; i < e->len && rc == 0 && e->rc == 0; i += n) {
+        rc = decompose(f, tok_utf8_get(e->text + i, &n), compat);
+    }
+    return rc != 0 ? rc : form_end(f);
+}
+
+
+/* --- form C, where most of a text is in it ----------------------------- */
+
+/* 0: stays what it is, whatever is before it; 255: nobody knows; else a mark
+ * that stays if those before it have no higher number. */
+static inline uint32_t
+sure_of(uint32_t c)
+{
+    return c < 0x300 ? 0 : ROW(sure, c);
+}
+
+
+/*
+ * From i on, where a character begins: the end of what is surely in form C, or
+ * the first character that may not be.  *from: the last character in front of
+ * that with which nothing before it composes.
+ */
+static size_t
+sure_end(const uint8_t *p, size_t i, size_t len, size_t *from)
+{
+    uint32_t  v, last = 0;
+    size_t    n;
+
+    *from = i;
+    while (i < len) {
+        while (len - i >= 8
+               && (tok_load64(p + i) & 0x8080808080808080ull) == 0)
+        {
+            i += 8;
+            *from = i - 1;
+            last = 0;
+        }
+        if (i == len) {
+            break;
+        }
+        v = sure_of(tok_utf8_get(p + i, &n));
+        if (v == 255 || (v != 0 && v < last)) {
+            return i;
+        }
+        *from = v == 0 ? i : *from;
+        last = v;
+        i += n;
+    }
+    return len;
+}
+
+
+/* Only what may change, and the character before it, is looked at closely. */
+static int
+form_c(form_t *f)
+{
+    tok_edit_t     *e = f->e;
+    const uint8_t  *p = e->text;
+    size_t          i = 0, at, n, from;
+    uint32_t        c;
+    int             rc = 0;
+
+    while (rc == 0 && i < e->len) {
+        at = sure_end(p, i, e->len, &from);
+        if (at == e->len) {
+            from = at;
+        }
+        tok_edit_copy(e, from - i);
+        for (i = from; i < e->len && rc == 0; i += n) {
+            c = tok_utf8_get(p + i, &n);
+            if (i > at && sure_of(c) == 0) {
+                break;
+            }
+            rc = decompose(f, c, false);
+        }
+        rc = rc == 0 ? form_end(f) : rc;
+    }
+    return rc;
+}
+
+
 int
 tok_edit_form(tok_edit_t *e, uint16_t type)
 {
-    bool     compat = type == TOK_N_NFKC || type == TOK_N_NFKD;
-    form_t   f = { .e = e, .last_ccc = -1 };
-    size_t   i, n;
-    int      rc = 0;
+    bool    compat = type == TOK_N_NFKC || type == TOK_N_NFKD;
+    form_t  f = { .e = e, .last_ccc = -1 };
 
     f.marks = &e->s->refs;
     f.compose = type == TOK_N_NFC || type == TOK_N_NFKC;
     f.marks->n = 0;
     e->s->refs2.n = 0;
-    for (i = 0; i < e->len && rc == 0 && e->rc == 0; i += n) {
-        rc = decompose(&f, tok_utf8_get(e->text + i, &n), compat);
-    }
-    if (rc == 0) {
-        rc = flush_sorted(&f);
-    }
-    if (rc == 0 && f.have) {
-        tok_edit_put(e, f.base.c, f.base.change);
-        flush_marks(&f, &e->s->refs2);
-    }
-    return rc != 0 ? rc : e->rc;
+    return type == TOK_N_NFC ? form_c(&f) : form_all(&f, compat);
+}
+
+
+bool
+tok_is_nfc_sure(const uint8_t *p, size_t len)
+{
+    size_t  from;
+
+    return sure_end(p, 0, len, &from) == len;
 }
 
 
@@ -317,38 +427,4 @@ tok_edit_lower(tok_edit_t *e)
         }
     }
     return e->rc;
-}
-
-
-/* --- quick check ------------------------------------------------------- */
-
-/*
- * True if the text is surely in form C: no character changes by itself or may
- * compose with one before it, and marks are in order.
- */
-bool
-tok_is_nfc_sure(const uint8_t *p, size_t len)
-{
-    uint32_t  c, v, last = 0;
-    size_t    i = 0, n;
-
-    while (i < len) {
-        while (len - i >= 8
-               && (tok_load64(p + i) & 0x8080808080808080ull) == 0)
-        {
-            i += 8;
-            last = 0;
-        }
-        if (i == len) {
-            break;
-        }
-        c = tok_utf8_get(p + i, &n);
-        v = c >= 0x300 ? ROW(sure, c) : 0;
-        if (v == 255 || (v != 0 && v < last)) {
-            return false;
-        }
-        last = v;
-        i += n;
-    }
-    return true;
 }

@@ -492,9 +492,16 @@ tok_bpe_merge(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     uint32_t  small[2 * TOK_SCAN_SYMBOLS_MAX], *ids = small;
     uint32_t *lens = small + TOK_SCAN_SYMBOLS_MAX;
     size_t    i, n = 0;
-    bool      done;
-    int       rc = try_back(t, s, word, len, base, &done);
+    bool      done = false;
+    int       rc = 0;
 
+    if (t->made != NULL && len >= TOK_LONG_WORD) {
+        rc = emit_room(s, len);
+        rc = rc == 0 ? tok_long_word(t, s, word, len, base, &done) : rc;
+    }
+    if (rc == 0 && !done) {
+        rc = try_back(t, s, word, len, base, &done);
+    }
     if (rc != 0 || done) {
         return rc;
     }

@@ -101,6 +101,7 @@ struct tok_scratch {
     tok_vec_t     bounds;           /* uint32_t: ids before a word's end,
                                        TOK_BOUND_ADDED if it is none */
     tok_vec_t     dead;             /* uint8_t: tok_back.c */
+    tok_vec_t     jobs;             /* tok_job_t: tok_long.c */
     bool          want_spans;
     bool          want_bounds;      /* truncation of pairs counts by words */
     bool          keep_align;       /* offsets, or a step that needs them */

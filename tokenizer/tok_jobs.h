@@ -18,7 +18,8 @@
 /*
  * One word; ids[0 ... n - 1] are the symbols to merge, and the result.  While
  * it is merged they are ids[1 ... n], with an id that nothing merges with at
- * both ends, so that all have neighbours.
+ * both ends, so that all have neighbours.  In the end live says where they
+ * begin, from bit 1 on, and has the bit behind the last symbol.
  */
 typedef struct {
     _Alignas(16) int32_t  key[TOK_JOB_PLACES];  /* rank << 6 | its place */
@@ -29,6 +30,7 @@ typedef struct {
                                        to be looked up: in the filter; in the
                                        merge table */
     uint32_t  n;
+    uint32_t  symbols;              /* the caller's */
 } tok_job_t;
 
 _Static_assert(TOK_JOB_PLACES <= 64 && TOK_JOB_PLACES % 8 == 0

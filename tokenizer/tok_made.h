@@ -84,5 +84,11 @@ tok_stay_apart(const tok_t *t, uint32_t a, uint32_t b, uint32_t rank,
 int tok_back_word(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t len, size_t base, bool *done);
 
+/* tok_long.c: the same for byte-level words of TOK_LONG_WORD bytes and more. */
+#define TOK_LONG_WORD  128
+
+int tok_long_word(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
+    size_t len, size_t base, bool *done);
+
 
 #endif /* TOK_MADE_H */

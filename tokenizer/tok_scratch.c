@@ -65,7 +65,7 @@ tok_scratch_new(void)
 void
 tok_scratch_free(tok_scratch_t *s)
 {
-    tok_vec_t  *all[32];
+    tok_vec_t  *all[40];
     size_t      n = 0, i;
 
     if (s == NULL) {
@@ -102,6 +102,7 @@ tok_scratch_free(tok_scratch_t *s)
     all[n++] = &s->lower;
     all[n++] = &s->bounds;
     all[n++] = &s->dead;
+    all[n++] = &s->jobs;
     assert(n <= sizeof(all) / sizeof(all[0]));
     for (i = 0; i < n; i++) {
         tok_vec_free(all[i]);

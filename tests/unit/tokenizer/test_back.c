@@ -1,6 +1,6 @@
 /*
- * test_back.c: words as tokens after each other (tok_back.c) and words merged
- * pair by pair give the same: vocabularies of random merges, also in orders
+ * test_back.c: words as tokens after each other (tok_back.c), in windows
+ * (tok_long.c) and words merged pair by pair give the same: vocabularies of random merges, also in orders
  * that no training makes, and those of tests/tools/fetch_vocab.sh.
  */
 

@@ -197,8 +197,8 @@ encode_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
 
 
 /*
- * Byte-level text that its normalizer leaves as it is, or has done: the added tokens that
- * are looked for in normalized text are cut out of it at once.
+ * Byte-level text that its normalizer leaves as it is, or has made: the added
+ * tokens that are looked for in normalized text are cut out of it at once.
  */
 static int
 encode_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,

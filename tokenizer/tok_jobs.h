@@ -42,8 +42,10 @@ _Static_assert(TOK_MERGES_MAX <= 1u << 23, "a rank has 23 bits");
  * a byte-level word, else NULL. */
 void tok_job_begin(const tok_t *t, tok_job_t *j, const uint8_t *bytes);
 
-/* Merges n jobs (up to TOK_JOBS) that have begun. */
+/* Merges n jobs (up to TOK_JOBS) that have begun; the second needs a processor
+ * with AVX2. */
 void tok_jobs_run(const tok_t *t, tok_job_t *jobs[], size_t n);
+void tok_jobs_run_avx2(const tok_t *t, tok_job_t *jobs[], size_t n);
 
 
 #endif /* TOK_JOBS_H */

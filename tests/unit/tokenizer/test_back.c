@@ -1,7 +1,8 @@
 /*
  * test_back.c: words as tokens after each other (tok_back.c), in windows
- * (tok_long.c) and words merged pair by pair give the same: vocabularies of random merges, also in orders
- * that no training makes, and those of tests/tools/fetch_vocab.sh.
+ * (tok_long.c) and words merged pair by pair give the same: vocabularies of
+ * random merges, also in orders that no training makes, and those of
+ * tests/tools/fetch_vocab.sh.
  */
 
 #include "tokenizer/tok_made.h"

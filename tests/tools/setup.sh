@@ -237,6 +237,32 @@ fetch_minilm()
 }
 
 
+# The Gateway API's definitions (CRDs) of what conf-examples/ has, from the Go
+# modules that publish them; the go command checks what it gets.
+fetch_crds()
+{
+    fetch_crd gateway-api@v1.4.0 \
+        standard/gateway.networking.k8s.io_httproutes.yaml
+    fetch_crd gateway-api-inference-extension@v1.0.0 \
+        bases/inference.networking.k8s.io_inferencepools.yaml
+}
+
+
+# fetch_crd MODULE FILE
+fetch_crd()
+{
+    [ ! -e "$models/crds/${2#*/}" ] || return 0
+    command -v go > /dev/null || die "no go command to fetch $1 with"
+    say "Fetching ${2#*/} (Go module $1)"
+    begin_fetch
+    GO111MODULE=on GOFLAGS=-modcacherw GOPATH=$fetch_dir \
+        quietly go mod download "sigs.k8s.io/$1"
+    mkdir -p "$models/crds"
+    cp "$fetch_dir/pkg/mod/sigs.k8s.io/$1/config/crd/$2" "$models/crds"
+    end_fetch
+}
+
+
 # build_all [make arguments]; says nothing when there is nothing to do.
 build_all()
 {

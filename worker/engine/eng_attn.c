@@ -114,51 +114,130 @@ any_wanted(const eng_ctx_t *x, const eng_seg_t *g, uint32_t q0, uint32_t q1)
 }
 
 
+/* A task: kv head h, queries [q0, q1) of segment s.  cost of all tasks, done
+   by those before it: it belongs to the thread in whose share its middle
+   lies. */
+typedef struct {
+    double    all, done;
+    uint32_t  s, h, q0, q1;
+} task_t;
+
+
+static void
+tasks_begin(const eng_view_t *v, task_t *t)
+{
+    uint32_t          s;
+    const eng_seg_t  *g;
+
+    memset(t, 0, sizeof(*t));
+    for (s = 0; s < v->x->n_seg; s++) {
+        g = &v->x->seg[s];
+        t->all += (double) g->n * (g->pos + 0.5 * g->n + 16)
+                  * v->hp->heads_kv;
+    }
+}
+
+
+/* The next task of this thread; 0: there is none.  The cost of a query is
+   the number of keys it sees. */
+static int
+tasks_next(const eng_view_t *v, task_t *t)
+{
+    double            cost;
+    uint32_t          step, owner;
+    const eng_seg_t  *g;
+
+    while (t->s < v->x->n_seg) {
+        g = &v->x->seg[t->s];
+        if (t->q1 == g->n) {
+            t->q1 = 0;
+            t->h++;
+        }
+        if (t->h == v->hp->heads_kv) {
+            t->h = 0;
+            t->s++;
+            continue;
+        }
+
+        step = g->n / (4 * v->threads);
+        step = step < QUERIES_MIN ? QUERIES_MIN : step;
+        t->q0 = t->q1;
+        t->q1 = g->n - t->q0 <= step ? g->n : t->q0 + step;
+        cost = (double) (t->q1 - t->q0)
+               * (g->pos + 0.5 * (t->q0 + t->q1) + 16);
+        owner = (uint32_t) ((t->done + 0.5 * cost) / t->all * v->threads);
+        owner = owner < v->threads ? owner : v->threads - 1;
+        t->done += cost;
+        if (owner == v->thread) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* Where the first page that a task reads in layer i begins. */
+static const uint8_t *
+task_page(const eng_view_t *v, uint32_t i, const task_t *t)
+{
+    size_t            head = v->x->plan.layer_page_bytes / v->hp->heads_kv;
+    uint32_t          pos, window = window_of(v, i);
+    const eng_seg_t  *g = &v->x->seg[t->s];
+
+    pos = g->pos + t->q0;
+    pos = window > 0 && pos >= window ? pos - window + 1 : 0;
+
+    return v->x->kv.seq[g->seq].address[pos / KERN_KV_PAGE]
+           + v->x->plan.layer_page_bytes * i + head * t->h;
+}
+
+
+const void *
+eng_attention_first(const eng_view_t *v, uint32_t i)
+{
+    task_t  t;
+
+    tasks_begin(v, &t);
+
+    return tasks_next(v, &t) ? task_page(v, i, &t) : NULL;
+}
+
+
 /*
- * Deals the tasks of (sequence, kv head, some queries) by their cost, which
- * is the number of keys seen: a task belongs to the thread in whose share its
- * middle lies.  With place set, the task's token is first put into the cache
- * (decode: a task then needs nobody else's work).
+ * This thread's tasks.  With place set, their tokens are first put into the
+ * cache (decode: a task then needs nobody else's work), those of all of them
+ * before the first is computed: what was just written is slow to read.  next:
+ * what this thread reads afterwards.
  */
 static void
-deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place)
+deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place,
+    const void *next)
 {
-    double            all = 0, done = 0, cost;
-    uint32_t          s, h, q0, q1, step, owner, heads = v->hp->heads_kv;
+    int               more;
+    task_t            t, ahead;
     eng_ctx_t        *x = v->x;
     kern_attn_t       a;
     const eng_seg_t  *g;
 
-    for (s = 0; s < x->n_seg; s++) {
-        g = &x->seg[s];
-        all += (double) g->n * (g->pos + 0.5 * g->n + 16) * heads;
+    if (place) {
+        tasks_begin(v, &t);
+        while (tasks_next(v, &t)) {
+            g = &x->seg[t.s];
+            place_token(v, l, i, g->first, &x->kv.seq[g->seq], t.h, t.h + 1);
+        }
     }
 
-    for (s = 0; s < x->n_seg; s++) {
-        g = &x->seg[s];
-        step = g->n / (4 * v->threads);
-        step = step < QUERIES_MIN ? QUERIES_MIN : step;
-        for (h = 0; h < heads; h++) {
-            for (q0 = 0; q0 < g->n; q0 = q1) {
-                q1 = g->n - q0 <= step ? g->n : q0 + step;
-                cost = (double) (q1 - q0)
-                       * (g->pos + 0.5 * (q0 + q1) + 16);
-                owner = (uint32_t) ((done + 0.5 * cost) / all * v->threads);
-                done += cost;
-                if (owner != v->thread
-                    && !(owner >= v->threads && v->thread == v->threads - 1))
-                {
-                    continue;
-                }
-                if (place) {
-                    place_token(v, l, i, g->first, &x->kv.seq[g->seq], h,
-                                h + 1);
-                }
-                if (i + 1 < v->hp->layers || any_wanted(x, g, q0, q1)) {
-                    a = attention_of(v, i, g);
-                    kern_attn(&a, h, h + 1, q0, q1);
-                }
-            }
+    tasks_begin(v, &ahead);
+    more = tasks_next(v, &ahead);
+    while (more) {
+        t = ahead;
+        more = tasks_next(v, &ahead);
+        g = &x->seg[t.s];
+        if (i + 1 < v->hp->layers || any_wanted(x, g, t.q0, t.q1)) {
+            a = attention_of(v, i, g);
+            a.next = more ? task_page(v, i, &ahead) : next;
+            kern_attn(&a, t.h, t.h + 1, t.q0, t.q1);
         }
     }
 }
@@ -249,7 +328,8 @@ deal_blocks(eng_view_t *v, uint32_t i)
 
 
 void
-eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i)
+eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
+    const void *next)
 {
     int               blocks = by_blocks(v, i);
     uint32_t          s, c;
@@ -272,6 +352,6 @@ eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i)
     if (blocks) {
         deal_blocks(v, i);
     } else {
-        deal_tasks(v, l, i, x->decode_only);
+        deal_tasks(v, l, i, x->decode_only, next);
     }
 }

@@ -290,10 +290,11 @@ layer(eng_view_t *v, uint32_t i)
 
     eng_quant_norm(v, eng_kinds_of(qkv, 3), l->attn_norm);
     eng_sync_columns(v);
-    eng_product(v, qkv, 3, v->n, x->act, v->ld_qkv, eng_share(v, &o, 1));
+    eng_product(v, qkv, 3, v->n, x->act, v->ld_qkv,
+                eng_attention_first(v, i));
     eng_sync_all(v);
 
-    eng_attention(v, l, i);
+    eng_attention(v, l, i, eng_share(v, &o, 1));
     eng_sync_all(v);
     if (i + 1 == v->hp->layers && !narrow(v)) {
         return;

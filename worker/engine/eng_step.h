@@ -82,7 +82,11 @@ void eng_quant_norm(const eng_view_t *v, uint32_t kinds, const float *w);
 /* Norm, experts and addition to the residual stream; eng_moe.c. */
 void eng_moe(eng_view_t *v, const eng_layer_t *l);
 
-/* q, k and v in `act` -> `att`; eng_attn.c. */
-void eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i);
+/* q, k and v in `act` -> `att` for layer i; next: what this thread reads
+   afterwards, or NULL.  The second: the first page of the cache that this
+   thread's share of it reads, or NULL.  eng_attn.c. */
+void eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
+    const void *next);
+const void *eng_attention_first(const eng_view_t *v, uint32_t i);
 
 #endif

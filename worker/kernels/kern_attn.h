@@ -71,6 +71,9 @@ typedef struct {
 
     const uint8_t *const *pages;    /* (n_key + 31) / 32 entries in use */
     size_t          page_offset;    /* of this layer inside each page */
+    const uint8_t  *next;           /* a hint, may be NULL: what the caller
+                                       reads afterwards, a head's page of it,
+                                       is prefetched */
 
     /* Optional additive term of (key - query): bias[h * ld_bias + key -
      * query + bias_zero].  NULL: none.  Every pair that is seen must lie

@@ -47,6 +47,8 @@ typedef struct {
     uint32_t        stride;     /* columns of the slice */
     uint32_t        nb;
     const uint8_t  *ahead;      /* where prefetching begins */
+    uint32_t        turn;       /* this pass over the weights, of `turns` */
+    uint32_t        turns;      /* (1, 2 or 4): each prefetches its part */
     const uint8_t  *end;        /* of the weights of this call */
     float          *out;
     size_t          ldo;
@@ -61,21 +63,31 @@ typedef void (*kern_expand_pt)(kern_stretch_t *e, const uint8_t *group,
     uint32_t nb_all, uint32_t b, uint32_t nb);
 
 
-/* Prefetches the next bytes of a walk, which is one over quants and scales
+/*
+ * Prefetches for block b of a walk, which is one over quants and scales
  * together: from memory what is far ahead, into the first level what is
- * near.  Returns where it goes on. */
-KERN_FN_INLINE const char *
-kern_ahead(const char *at, const uint8_t *q, size_t q_bytes, size_t bytes)
+ * near.  Where several passes go over a group, each takes its share of the
+ * blocks, so that memory works all the time and not in the first pass only.
+ */
+KERN_FN_INLINE void
+kern_ahead(const kern_tile_t *t, const uint8_t *q, uint32_t b, size_t q_bytes,
+    size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i += 64) {
-        __builtin_prefetch(at + i, 0, 2);
+    const uint8_t  *at = t->ahead + b * bytes;
+
+    if ((b & (t->turns - 1)) == t->turn) {
+#pragma GCC unroll 16
+        for (size_t i = 0; i < bytes; i += 64) {
+            __builtin_prefetch(at + i, 0, 2);
+        }
     }
 
-    for (size_t i = 0; i < q_bytes; i += 64) {
-        __builtin_prefetch(q + KERN_NEAR + i, 0, 3);
+    if (t->turn == 0) {
+#pragma GCC unroll 16
+        for (size_t i = 0; i < q_bytes; i += 64) {
+            __builtin_prefetch(q + KERN_NEAR + i, 0, 3);
+        }
     }
-
-    return at + bytes;
 }
 
 
@@ -142,11 +154,13 @@ kern_int_direct(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
     t->scale = kern_record(group, nb, b, form, scales);
     t->super = kern_super(group, nb, b, form, scales);
     t->ahead = kern_ahead_at(t->q, t->end, p->next);
+    t->turns = (p->m > KERN_SLICE ? 2 : 1) * (p->plane != 0 ? 2 : 1);
+    t->turn = 0;
 
     for (uint32_t i = 0; kern_panel_plane(p, i, &plane); i++) {
         t->resume = b > 0 || i > 0;
 
-        for (uint32_t s = 0; s * KERN_SLICE < p->m; s++) {
+        for (uint32_t s = 0; s * KERN_SLICE < p->m; s++, t->turn++) {
             kern_tile_at(t, k->trait, &plane, s, b);
             t->out = out + (size_t) s * KERN_SLICE * t->ldo;
             k->packed(t, kern_slice_width(p, s));
@@ -160,10 +174,22 @@ static inline void
 kern_int_stretch(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
     const uint8_t *group, uint32_t b, uint32_t c, uint32_t end, float *out)
 {
+    size_t          bytes = kern_group_bytes(k->trait, p->k);
+    size_t          part;
+    uint32_t        nb = p->k / KERN_BLOCK, passes;
     kern_panel_t    plane;
     kern_stretch_t  e;
+    const uint8_t  *at;
 
-    k->expand(&e, group, p->k / KERN_BLOCK, b, t->nb);
+    /* The same part of the next group is prefetched meanwhile, a piece by
+       each pass; behind the last group comes what the caller reads next. */
+    passes = ((end - c + KERN_SLICE - 1) / KERN_SLICE)
+             * (p->plane != 0 ? 2 : 1);
+    at = group + bytes < t->end ? group + bytes : (const uint8_t *) p->next;
+    at += at == NULL ? 0 : bytes * b / nb;
+    part = at == NULL ? 0 : (bytes * t->nb / nb / 64 + passes) / passes * 64;
+
+    k->expand(&e, group, nb, b, t->nb);
     t->q = e.q[0];
     t->scale = (const uint8_t *) e.scale[0];
     t->super = NULL;
@@ -172,6 +198,11 @@ kern_int_stretch(const kern_walk_t *k, kern_tile_t *t, const kern_panel_t *p,
         t->resume = b > 0 || i > 0;
 
         for (uint32_t s = c / KERN_SLICE; s * KERN_SLICE < end; s++) {
+            for (size_t line = 0; line < part; line += 64) {
+                __builtin_prefetch(at + line, 0, 2);
+            }
+
+            at += part;
             kern_tile_at(t, k->trait, &plane, s, b);
             t->out = out + (size_t) s * KERN_SLICE * t->ldo;
             k->bytes(t, kern_slice_width(p, s));
@@ -193,7 +224,7 @@ kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     const uint8_t  *group;
 
     KERN_ASSERT(k->trait->form == form && k->trait->scales == scales);
-    KERN_ASSERT(direct <= KERN_COLS_PASS);
+    KERN_ASSERT(direct <= 2 * KERN_SLICE);      /* so that turns are 1, 2, 4 */
 
     t.ldo = ldo;
     t.end = (const uint8_t *) w->packed

@@ -207,14 +207,16 @@ eng_attention_first(const eng_view_t *v, uint32_t i)
 /*
  * This thread's tasks.  With place set, their tokens are first put into the
  * cache (decode: a task then needs nobody else's work), those of all of them
- * before the first is computed: what was just written is slow to read.  next:
- * what this thread reads afterwards.
+ * before the first is computed: what was just written is slow to read.
+ * Results go on into a panel, unless it is NULL.  next: what this thread reads
+ * afterwards.
  */
 static void
 deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place,
-    const void *next)
+    kern_panel_t *panel, const void *next)
 {
     int               more;
+    uint32_t          size = v->nq / v->hp->heads_kv;
     task_t            t, ahead;
     eng_ctx_t        *x = v->x;
     kern_attn_t       a;
@@ -238,6 +240,10 @@ deal_tasks(eng_view_t *v, const eng_layer_t *l, uint32_t i, int place,
             a = attention_of(v, i, g);
             a.next = more ? task_page(v, i, &ahead) : next;
             kern_attn(&a, t.h, t.h + 1, t.q0, t.q1);
+            if (panel != NULL) {
+                kern_quant_part(panel, g->first + t.q0, g->first + t.q1,
+                                t.h * size, (t.h + 1) * size, x->att, v->nq);
+            }
         }
     }
 }
@@ -327,14 +333,27 @@ deal_blocks(eng_view_t *v, uint32_t i)
 }
 
 
-void
+/* Whether a task's result is whole blocks of columns that stay where they
+   are. */
+static int
+can_fill(const eng_view_t *v, uint32_t i)
+{
+    return v->nq / v->hp->heads_kv % KERN_BLOCK == 0
+           && (i + 1 < v->hp->layers || v->redundant
+               || v->x->n_want == v->n);
+}
+
+
+int
 eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
     const void *next)
 {
-    int               blocks = by_blocks(v, i);
-    uint32_t          s, c;
-    eng_ctx_t        *x = v->x;
-    const eng_seg_t  *g;
+    int                   fill, blocks = by_blocks(v, i);
+    uint32_t              s, c, kind = kern_panel_kind(l->o.type);
+    eng_ctx_t            *x = v->x;
+    kern_panel_t          p;
+    const eng_seg_t      *g;
+    const kern_weight_t  *o = &l->o;
 
     if (!x->decode_only || blocks) {
         for (s = 0; s < x->n_seg; s++) {
@@ -351,7 +370,13 @@ eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
 
     if (blocks) {
         deal_blocks(v, i);
-    } else {
-        deal_tasks(v, l, i, x->decode_only, next);
+        return 0;
     }
+
+    fill = can_fill(v, i);
+    eng_panel_init(v, kind, v->n, v->nq, x->panel[kind], &p);
+    p.sums = eng_sums_of(&o, 1);
+    deal_tasks(v, l, i, x->decode_only, fill ? &p : NULL, next);
+
+    return fill;
 }

@@ -106,7 +106,7 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
     uint32_t  n = plan->limits.max_batch_tokens;
     uint32_t  w = plan->limits.max_logits;
     uint32_t  nq = hp->heads * hp->head_dim;
-    uint32_t  k_max = max_u32(max_u32(hp->embd, nq), hp->ff);
+    uint32_t  k_max = max_u32(hp->embd, nq);
     uint32_t  cols = max_u32(n, w);
 
     x->x = carve(&c, n, hp->embd * sizeof(float));
@@ -127,6 +127,9 @@ carve_all(eng_ctx_t *x, const eng_model_t *m, const eng_plan_t *plan,
         kern_panel_kind_t  as = eng_panel_kind(m, (kern_panel_kind_t) kind);
 
         x->panel[kind] = carve(&c, 1, kern_panel_bytes(as, cols, k_max));
+        if (hp->experts == 0) {
+            x->inner[kind] = carve(&c, 1, kern_panel_bytes(as, n, hp->ff));
+        }
         own = kern_panel_bytes(as, ENG_REDUNDANT_MAX, k_max);
         own = (own + 127) / 128 * 128;
         if (own > x->own_panel_bytes) {

@@ -73,6 +73,8 @@ typedef struct {
     float     *rope;              /* [M][2 tables][cos|sin][rot_dim / 2]     */
     float     *logits;            /* [W][vocab]                              */
     uint8_t   *panel[2];          /* M columns, one memory per kind          */
+    uint8_t   *inner[2];          /* the same for down: filled while others
+                                     still read `panel`                      */
     uint64_t   own_panel_bytes;   /* of one kind                             */
 
     /* with experts; slots = experts_used and 1 for a shared one */

@@ -50,9 +50,9 @@ eng_moe(eng_view_t *v, const eng_layer_t *l)
 {
     const kern_weight_t  *router[2] = { &l->router, &l->sh_router };
 
-    eng_quant_norm(v, eng_kinds_of(router, 2), l->ffn_norm);
+    eng_quant_norm(v, router, 2, l->ffn_norm);
     eng_sync_columns(v);
-    eng_product(v, router, 2, v->n, v->x->act,
+    eng_product(v, router, 2, v->n, v->panel_mem, v->x->act,
                 (size_t) l->router.rows + l->sh_router.rows, NULL);
     eng_sync_all(v);
 

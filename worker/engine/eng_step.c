@@ -7,15 +7,13 @@
  *   norm+quantise  x                panel           columns
  *   q, k, v        panel            act             rows
  *   rope, append   act              act, KV page    head or token
- *   attention      act, KV pages    att             sequence, kv head, queries
- *   quantise       att              panel           columns
+ *   attention      act, KV pages    att, panel      sequence, kv head, queries
  *   (last layer)   x, att           x, att          wanted columns move up
  *   o              panel            sub             rows
  *   add, norm, q.  x, sub           x, panel        columns
  *   (experts: eng_moe.c)
- *   gate, up       panel            act             rows
- *   glu, quantise  act              panel           columns
- *   down           panel            sub             rows
+ *   gate, up, glu  panel            act, inner      rows, the same of both
+ *   down           inner            sub             rows
  *   add            x, sub           x               columns
  *   (last) norm    x                panel           wanted columns
  *   output         panel            logits          rows
@@ -116,11 +114,16 @@ eng_panel_init(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
 }
 
 
-void
-eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
-    kern_panel_t *p)
+uint32_t
+eng_sums_of(const kern_weight_t *const *w, uint32_t n)
 {
-    eng_panel_init(v, kind, m, k, v->panel_mem[kind], p);
+    uint32_t  i, sums = 0;
+
+    for (i = 0; i < n; i++) {
+        sums |= w[i]->rows == 0 ? 0 : kern_panel_sums(w[i]->type);
+    }
+
+    return sums;
 }
 
 
@@ -128,6 +131,18 @@ static uint32_t
 groups_of(const kern_weight_t *w)
 {
     return (w->rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
+}
+
+
+/* Where row r of a matrix begins, which is a group's first one. */
+static const void *
+row_at(const kern_weight_t *w, uint32_t r)
+{
+    size_t  begin, end;
+
+    kern_packed_range(w->type, w->rows, w->cols, r, w->rows, &begin, &end);
+
+    return (const uint8_t *) w->packed + begin;
 }
 
 
@@ -148,7 +163,6 @@ share_of(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
 const void *
 eng_share(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n)
 {
-    size_t    begin, end;
     uint32_t  i, g0, g1;
 
     share_of(v, w, n, &g0, &g1);
@@ -158,19 +172,34 @@ eng_share(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n)
     if (i == n) {
         return NULL;              /* fewer groups than threads               */
     }
-    kern_packed_range(w[i]->type, w[i]->rows, w[i]->cols,
-                      g0 * KERN_ROW_GROUP, w[i]->rows, &begin, &end);
 
-    return (const uint8_t *) w[i]->packed + begin;
+    return row_at(w[i], g0 * KERN_ROW_GROUP);
+}
+
+
+/* Rows [r0, r1) of one matrix for all columns; out is row 0. */
+static void
+product_rows(const eng_view_t *v, const kern_weight_t *w, uint32_t r0,
+    uint32_t r1, uint32_t m, uint8_t *const panel[2], float *out, size_t ldo,
+    const void *next)
+{
+    uint32_t      kind = kern_panel_kind(w->type);
+    kern_panel_t  p;
+
+    if (r0 < r1) {
+        eng_panel_init(v, kind, m, w->cols, panel[kind], &p);
+        p.next = next;
+        kern_matmul(w, &p, out, ldo, r0, r1);
+    }
 }
 
 
 void
 eng_product(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
-    uint32_t m, float *out, size_t ldo, const void *next)
+    uint32_t m, uint8_t *const panel[2], float *out, size_t ldo,
+    const void *next)
 {
-    uint32_t      i, g0, g1, base, groups, r0, r1;
-    kern_panel_t  p;
+    uint32_t  i, g0, g1, base, groups, r0, r1;
 
     share_of(v, w, n, &g0, &g1);
 
@@ -179,11 +208,8 @@ eng_product(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
         r0 = g0 > base ? (g0 - base) * KERN_ROW_GROUP : 0;
         r1 = g1 > base ? (g1 - base) * KERN_ROW_GROUP : 0;
         r1 = r1 > w[i]->rows ? w[i]->rows : r1;
-        if (r0 < r1) {
-            eng_panel_at(v, kern_panel_kind(w[i]->type), m, w[i]->cols, &p);
-            p.next = g1 > base + groups ? w[i + 1]->packed : next;
-            kern_matmul(w[i], &p, out, ldo, r0, r1);
-        }
+        product_rows(v, w[i], r0, r1, m, panel, out, ldo,
+                     g1 > base + groups ? w[i + 1]->packed : next);
         out += w[i]->rows;
         base += groups;
     }
@@ -191,15 +217,18 @@ eng_product(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
 
 
 void
-eng_quant_norm(const eng_view_t *v, uint32_t kinds, const float *w)
+eng_quant_norm(const eng_view_t *v, const kern_weight_t *const *w, uint32_t n,
+    const float *norm)
 {
-    uint32_t      kind;
+    uint32_t      kind, kinds = eng_kinds_of(w, n);
     kern_panel_t  p;
 
     for (kind = 0; kind < 2; kind++) {
         if ((kinds >> kind) & 1) {
-            eng_panel_at(v, kind, v->n, v->hp->embd, &p);
-            kern_quant_rmsnorm(&p, v->c0, v->c1, v->res, v->hp->embd, w,
+            eng_panel_init(v, kind, v->n, v->hp->embd, v->panel_mem[kind],
+                           &p);
+            p.sums = eng_sums_of(w, n);
+            kern_quant_rmsnorm(&p, v->c0, v->c1, v->res, v->hp->embd, norm,
                                v->hp->eps);
         }
     }
@@ -253,25 +282,65 @@ next_layer(const eng_view_t *v, const eng_layer_t *l)
 }
 
 
+/* This thread's part of the inner columns: whole blocks. */
+static void
+inner_share(const eng_view_t *v, uint32_t *k0, uint32_t *k1)
+{
+    eng_split(v->hp->ff / KERN_BLOCK, v->thread, v->threads, k0, k1);
+    *k0 *= KERN_BLOCK;
+    *k1 *= KERN_BLOCK;
+}
+
+
+/* Where this thread's first weights after attention's begin. */
+static const void *
+ffn_first(const eng_view_t *v, const eng_layer_t *l)
+{
+    uint32_t  k0, k1;
+
+    if (v->hp->experts > 0) {
+        return NULL;
+    }
+    inner_share(v, &k0, &k1);
+
+    return row_at(&l->gate, k0);
+}
+
+
+/*
+ * Each thread makes the same rows of gate and up, so that what comes of them
+ * is its own part of the columns for down.
+ */
 static void
 dense(eng_view_t *v, const eng_layer_t *l)
 {
+    int                   fused = l->up.rows == 0;
     eng_ctx_t            *x = v->x;
-    uint32_t              kind, ff = v->hp->ff, ld = eng_stride(2 * ff);
+    uint32_t              k0, k1, at, ff = v->hp->ff;
+    uint32_t              kind = kern_panel_kind(l->down.type);
+    uint32_t              ld = eng_stride(2 * ff);
+    const void           *next;
     kern_panel_t          p;
     const kern_weight_t  *gu[2] = { &l->gate, &l->up }, *down = &l->down;
 
-    eng_quant_norm(v, eng_kinds_of(gu, 2), l->ffn_norm);
-    eng_sync_columns(v);
-    eng_product(v, gu, 2, v->n, x->act, ld, eng_share(v, &down, 1));
-    eng_sync_all(v);
+    inner_share(v, &k0, &k1);
+    at = fused ? ff : 0;                  /* the row of up that is its first */
 
-    kind = kern_panel_kind(down->type);
-    eng_panel_at(v, kind, v->n, ff, &p);
-    kern_quant_glu(&p, v->c0, v->c1, v->hp->arch->act, x->act, x->act + ff,
-                   ld);
+    eng_quant_norm(v, gu, 2, l->ffn_norm);
     eng_sync_columns(v);
-    eng_product(v, &down, 1, v->n, x->sub, v->ld_sub, next_layer(v, l));
+    next = eng_share(v, &down, 1);
+    product_rows(v, gu[0], k0, k1, v->n, v->panel_mem, x->act, ld,
+                 k0 < k1 ? row_at(gu[!fused], at + k0) : next);
+    product_rows(v, gu[!fused], at + k0, at + k1, v->n, v->panel_mem,
+                 x->act + ff - at, ld, next);
+
+    eng_panel_init(v, kind, v->n, ff, x->inner[kind], &p);
+    p.sums = eng_sums_of(&down, 1);
+    kern_quant_glu_part(&p, 0, v->n, k0, k1, v->hp->arch->act, x->act,
+                        x->act + ff, ld);
+    eng_sync_all(v);
+    eng_product(v, &down, 1, v->n, x->inner, x->sub, v->ld_sub,
+                next_layer(v, l));
     eng_sync_all(v);
 
     add_residual(v, l->post_ffn_norm);
@@ -281,30 +350,34 @@ dense(eng_view_t *v, const eng_layer_t *l)
 static void
 layer(eng_view_t *v, uint32_t i)
 {
-    eng_ctx_t             *x = v->x;
-    uint32_t               kind;
-    kern_panel_t           p;
-    const eng_layer_t     *l = &x->m->layer[i];
-    const kern_weight_t   *qkv[3] = { &l->q, &l->k, &l->v };
-    const kern_weight_t   *o = &l->o, *gu[2] = { &l->gate, &l->up };
+    int                   filled;
+    eng_ctx_t            *x = v->x;
+    uint32_t              kind;
+    kern_panel_t          p;
+    const eng_layer_t    *l = &x->m->layer[i];
+    const kern_weight_t  *qkv[3] = { &l->q, &l->k, &l->v }, *o = &l->o;
 
-    eng_quant_norm(v, eng_kinds_of(qkv, 3), l->attn_norm);
+    eng_quant_norm(v, qkv, 3, l->attn_norm);
     eng_sync_columns(v);
-    eng_product(v, qkv, 3, v->n, x->act, v->ld_qkv,
+    eng_product(v, qkv, 3, v->n, v->panel_mem, x->act, v->ld_qkv,
                 eng_attention_first(v, i));
     eng_sync_all(v);
 
-    eng_attention(v, l, i, eng_share(v, &o, 1));
+    filled = eng_attention(v, l, i, eng_share(v, &o, 1));
     eng_sync_all(v);
     if (i + 1 == v->hp->layers && !narrow(v)) {
         return;
     }
 
-    kind = kern_panel_kind(o->type);
-    eng_panel_at(v, kind, v->n, v->nq, &p);
-    kern_quant(&p, v->c0, v->c1, x->att, v->nq);
-    eng_sync_columns(v);
-    eng_product(v, &o, 1, v->n, x->sub, v->ld_sub, eng_share(v, gu, 2));
+    if (!filled) {
+        kind = kern_panel_kind(o->type);
+        eng_panel_init(v, kind, v->n, v->nq, v->panel_mem[kind], &p);
+        p.sums = eng_sums_of(&o, 1);
+        kern_quant(&p, v->c0, v->c1, x->att, v->nq);
+        eng_sync_columns(v);
+    }
+    eng_product(v, &o, 1, v->n, filled ? x->panel : v->panel_mem, x->sub,
+                v->ld_sub, ffn_first(v, l));
     eng_sync_all(v);
 
     add_residual(v, l->post_attn_norm);
@@ -392,7 +465,8 @@ output(eng_view_t *v)
     const kern_weight_t  *w = &x->m->output;
 
     kind = kern_panel_kind(w->type);
-    eng_panel_at(v, kind, x->n_want, v->hp->embd, &p);
+    eng_panel_init(v, kind, x->n_want, v->hp->embd, v->panel_mem[kind], &p);
+    p.sums = eng_sums_of(&w, 1);
     for (j = 0; j < x->n_want; j++) {
         c = v->narrow ? j : x->want[j];
         if (c >= v->c0 && c < v->c1) {
@@ -404,7 +478,7 @@ output(eng_view_t *v)
     }
     eng_sync_columns(v);
 
-    eng_product(v, &w, 1, x->n_want, x->logits, rows,
+    eng_product(v, &w, 1, x->n_want, v->panel_mem, x->logits, rows,
                 next_layer(v, NULL));
 
     if (v->hp->final_softcap != 0.0f) {

@@ -56,36 +56,40 @@ eng_sync_all(const eng_view_t *v)
 /* Which panel kinds a set of matrices needs: bit per kind. */
 uint32_t eng_kinds_of(const kern_weight_t *const *w, uint32_t n);
 
-/* A panel of m columns of k values over memory of that kind; the second: over
-   the view's own. */
+/* A panel of m columns of k values over memory of that kind. */
 void eng_panel_init(const eng_view_t *v, uint32_t kind, uint32_t m,
     uint32_t k, void *mem, kern_panel_t *p);
-void eng_panel_at(const eng_view_t *v, uint32_t kind, uint32_t m, uint32_t k,
-    kern_panel_t *p);
+
+/* Which sums a panel keeps that these matrices meet. */
+uint32_t eng_sums_of(const kern_weight_t *const *w, uint32_t n);
 
 /*
  * out[c][offset of the matrix + row] for all columns and this thread's share
  * of the matrices' row groups, which are dealt as if they were one matrix.
- * The panels must be filled.  next: the first weights of this thread's next
- * product (eng_share), or NULL.
+ * panel: the memory of each kind, filled.  next: the first weights of this
+ * thread's next product (eng_share), or NULL.
  */
 void eng_product(const eng_view_t *v, const kern_weight_t *const *w,
-    uint32_t n, uint32_t m, float *out, size_t ldo, const void *next);
+    uint32_t n, uint32_t m, uint8_t *const panel[2], float *out, size_t ldo,
+    const void *next);
 
 /* Where this thread's share of a product's weights begins. */
 const void *eng_share(const eng_view_t *v, const kern_weight_t *const *w,
     uint32_t n);
 
-/* This thread's columns of the residual stream, normalised, into panels. */
-void eng_quant_norm(const eng_view_t *v, uint32_t kinds, const float *w);
+/* This thread's columns of the residual stream, normalised, into panels for n
+   matrices. */
+void eng_quant_norm(const eng_view_t *v, const kern_weight_t *const *w,
+    uint32_t n, const float *norm);
 
 /* Norm, experts and addition to the residual stream; eng_moe.c. */
 void eng_moe(eng_view_t *v, const eng_layer_t *l);
 
-/* q, k and v in `act` -> `att` for layer i; next: what this thread reads
-   afterwards, or NULL.  The second: the first page of the cache that this
-   thread's share of it reads, or NULL.  eng_attn.c. */
-void eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
+/* q, k and v in `act` -> `att` for layer i; 1: and from there into the shared
+   panel.  next: what this thread reads afterwards, or NULL.  The second: the
+   first page of the cache that this thread's share reads, or NULL.
+   eng_attn.c. */
+int eng_attention(eng_view_t *v, const eng_layer_t *l, uint32_t i,
     const void *next);
 const void *eng_attention_first(const eng_view_t *v, uint32_t i);
 

@@ -221,6 +221,7 @@ kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
     p->data = mem;
     p->meta = NULL;
     p->next = NULL;
+    p->sums = KERN_SUMS_ALL;
     p->plane = kind == KERN_PANEL_I15 ? kern_panel_bytes(kind, m, k) / 2 : 0;
 
     if (kind != KERN_PANEL_F32) {
@@ -234,10 +235,21 @@ void
 kern_quant(const kern_panel_t *p, uint32_t begin, uint32_t end,
     const float *x, size_t ldx)
 {
+    kern_quant_part(p, begin, end, 0, p->k, x, ldx);
+}
+
+
+void
+kern_quant_part(const kern_panel_t *p, uint32_t begin, uint32_t end,
+    uint32_t k_begin, uint32_t k_end, const float *x, size_t ldx)
+{
     KERN_ASSERT(begin <= end && end <= p->m);
+    KERN_ASSERT(k_begin <= k_end && k_end <= p->k);
+    KERN_ASSERT(k_begin % KERN_BLOCK == 0 && k_end % KERN_BLOCK == 0);
 
     for (uint32_t c = begin; c < end; c++) {
-        kern_ops.quant(p, c, x + c * ldx);
+        kern_ops.quant(p, c, k_begin / KERN_BLOCK, k_end / KERN_BLOCK,
+                       x + c * ldx + k_begin);
     }
 }
 
@@ -258,11 +270,40 @@ void
 kern_quant_glu(const kern_panel_t *p, uint32_t begin, uint32_t end,
     kern_act_t act, const float *gate, const float *up, size_t ldx)
 {
+    kern_quant_glu_part(p, begin, end, 0, p->k, act, gate, up, ldx);
+}
+
+
+void
+kern_quant_glu_part(const kern_panel_t *p, uint32_t begin, uint32_t end,
+    uint32_t k_begin, uint32_t k_end, kern_act_t act, const float *gate,
+    const float *up, size_t ldx)
+{
     KERN_ASSERT(begin <= end && end <= p->m);
+    KERN_ASSERT(k_begin <= k_end && k_end <= p->k);
+    KERN_ASSERT(k_begin % KERN_BLOCK == 0 && k_end % KERN_BLOCK == 0);
 
     for (uint32_t c = begin; c < end; c++) {
-        kern_ops.quant_glu(p, c, act, gate + c * ldx, up + c * ldx);
+        kern_ops.quant_glu(p, c, k_begin / KERN_BLOCK, k_end / KERN_BLOCK,
+                           act, gate + c * ldx + k_begin,
+                           up + c * ldx + k_begin);
     }
+}
+
+
+uint32_t
+kern_panel_sums(kern_wtype_t type)
+{
+    const kern_trait_t  *t = &kern_traits[type];
+
+    if (kern_has_halves(t->scales)) {
+        return KERN_SUMS_HALVES;
+    }
+    if (kern_has_min(t->scales)) {
+        return KERN_SUMS_MIN;
+    }
+
+    return t->bias != 0 ? KERN_SUMS_BIAS : 0;
 }
 
 

@@ -31,7 +31,18 @@ typedef struct {
     const void         *next;   /* a hint, NULL after kern_panel_init(): what
                                    the caller reads after the weights of a
                                    product is prefetched at their end */
+    uint32_t            sums;   /* KERN_SUMS_*: which are kept of integers */
 } kern_panel_t;
+
+/* Sums of the integers that types want besides their scale. */
+#define KERN_SUMS_MIN       1u
+#define KERN_SUMS_BIAS      2u
+#define KERN_SUMS_HALVES    4u
+#define KERN_SUMS_ALL       7u
+
+/* Those that products with a type want.  A panel has all of them unless
+ * `sums` is set to less before it is filled, for the types that it meets. */
+uint32_t kern_panel_sums(kern_wtype_t type);
 
 /* What the matrix type takes: I8 (I15 serves as well) or F32.  A matmul
  * asserts that they agree. */
@@ -51,6 +62,11 @@ void kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
 void kern_quant(const kern_panel_t *p, uint32_t begin, uint32_t end,
     const float *x, size_t ldx);
 
+/* Only the values [k_begin, k_end), multiples of KERN_BLOCK: who has part of a
+ * column fills part of it.  x is as above. */
+void kern_quant_part(const kern_panel_t *p, uint32_t begin, uint32_t end,
+    uint32_t k_begin, uint32_t k_end, const float *x, size_t ldx);
+
 /* The same of x / sqrt(mean(x^2) + eps) * w, equal to kern_rmsnorm() followed
  * by kern_quant(). */
 void kern_quant_rmsnorm(const kern_panel_t *p, uint32_t begin, uint32_t end,
@@ -66,5 +82,8 @@ typedef enum {
 /* The same of act(gate) * up; gate and up share the stride. */
 void kern_quant_glu(const kern_panel_t *p, uint32_t begin, uint32_t end,
     kern_act_t act, const float *gate, const float *up, size_t ldx);
+void kern_quant_glu_part(const kern_panel_t *p, uint32_t begin, uint32_t end,
+    uint32_t k_begin, uint32_t k_end, kern_act_t act, const float *gate,
+    const float *up, size_t ldx);
 
 #endif

@@ -13,12 +13,14 @@
 
 typedef void (*kern_matmul_pt)(const kern_weight_t *w, const kern_panel_t *p,
     float *out, size_t ldo, uint32_t row_begin, uint32_t row_end);
+/* x, gate and up: the first value of block `block` */
 typedef void (*kern_quant_pt)(const kern_panel_t *p, uint32_t col,
-    const float *x);
+    uint32_t block, uint32_t end, const float *x);
 typedef void (*kern_quant_rmsnorm_pt)(const kern_panel_t *p, uint32_t col,
     const float *x, const float *w, float eps);
 typedef void (*kern_quant_glu_pt)(const kern_panel_t *p, uint32_t col,
-    kern_act_t act, const float *gate, const float *up);
+    uint32_t block, uint32_t end, kern_act_t act, const float *gate,
+    const float *up);
 typedef void (*kern_rmsnorm_pt)(float *y, const float *x, const float *w,
     uint32_t n, float eps);
 typedef void (*kern_layernorm_pt)(float *y, const float *x, const float *w,

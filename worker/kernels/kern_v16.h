@@ -47,6 +47,28 @@ v_storen(float *p, v16 a, uint32_t n)
 
 #if defined(__AVX2__)
 
+V_FN void
+v_store8(int8_t *p, v16i a)
+{
+    _mm_storeu_si128((__m128i *) p, v_bytes(a));
+}
+
+/* 32 values in [-128, 127] as bytes, and the sums of both halves. */
+V_FN void
+v_store8_sums(int8_t *p, v16i a, v16i b, int32_t *sa, int32_t *sb)
+{
+    __m256i  q = _mm256_inserti128_si256(_mm256_castsi128_si256(v_bytes(a)),
+                                         v_bytes(b), 1), s;
+
+    _mm256_storeu_si256((__m256i *) p, q);
+    s = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q),
+                          _mm256_set1_epi16(1));
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+    *sa = _mm_cvtsi128_si32(_mm256_castsi256_si128(s));
+    *sb = _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1));
+}
+
 V_HALVES(v_hsum8, _mm256_add_ps)
 V_HALVES(v_hmax8, _mm256_max_ps)
 

@@ -181,28 +181,16 @@ v_hmaxi(v16i a)
     return _mm_cvtsi128_si32(q);
 }
 
-V_FN int32_t
-v_hsumi(v16i a)
-{
-    __m256i  h = _mm256_add_epi32(a.l, a.h);
-    __m128i  q = _mm_add_epi32(_mm256_castsi256_si128(h),
-                               _mm256_extracti128_si256(h, 1));
-
-    q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
-    q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1));
-    return _mm_cvtsi128_si32(q);
-}
-
 /* Values in [-128, 127] as bytes. */
-V_FN void
-v_store8(int8_t *p, v16i a)
+V_FN __m128i
+v_bytes(v16i a)
 {
     __m128i  l = _mm_packs_epi32(_mm256_castsi256_si128(a.l),
                                  _mm256_extracti128_si256(a.l, 1));
     __m128i  h = _mm_packs_epi32(_mm256_castsi256_si128(a.h),
                                  _mm256_extracti128_si256(a.h, 1));
 
-    _mm_storeu_si128((__m128i *) p, _mm_packs_epi16(l, h));
+    return _mm_packs_epi16(l, h);
 }
 
 /* Pairs apart and together: e = even lanes of a|b, o = odd ones. */

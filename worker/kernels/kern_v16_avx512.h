@@ -103,14 +103,9 @@ v_absmax(v16i m, v16 a)
 }
 
 V_FN int32_t v_hmaxi(v16i a) { return _mm512_reduce_max_epi32(a); }
-V_FN int32_t v_hsumi(v16i a) { return _mm512_reduce_add_epi32(a); }
 
 /* Values in [-128, 127] as bytes. */
-V_FN void
-v_store8(int8_t *p, v16i a)
-{
-    _mm_storeu_si128((__m128i *) p, _mm512_cvtepi32_epi8(a));
-}
+V_FN __m128i v_bytes(v16i a) { return _mm512_cvtepi32_epi8(a); }
 
 /* Pairs apart and together: e = even lanes of a|b, o = odd ones. */
 V_FN void

@@ -150,6 +150,15 @@ v_store8(int8_t *p, v16i a)
     }
 }
 
+V_FN void
+v_store8_sums(int8_t *p, v16i a, v16i b, int32_t *sa, int32_t *sb)
+{
+    v_store8(p, a);
+    v_store8(p + 16, b);
+    *sa = v_hsumi(a);
+    *sb = v_hsumi(b);
+}
+
 /* Pairs apart and together: e = even lanes of a|b, o = odd ones. */
 V_FN void
 v_unzip(v16 a, v16 b, v16 *e, v16 *o)

@@ -189,6 +189,10 @@ panel(kern_wtype_t type, uint32_t m, uint32_t k, const float *x)
     kern_panel_kind_t  kind = kind_of(type);
 
     kern_panel_init(&p, kind, m, k, kt_alloc(kern_panel_bytes(kind, m, k)));
+
+    /* what a type does not ask for is not there: bytes that spoil a sum */
+    memset(p.data, 0xff, kern_panel_bytes(kind, m, k));
+    p.sums = kern_panel_sums(type);
     kern_quant(&p, 0, m, x, k);
     return p;
 }

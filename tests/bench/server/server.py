@@ -17,8 +17,8 @@ when all but its end was asked before.
 --speculate: instead, ours without and with `speculate prompt_lookup`, for an
 answer that repeats its prompt and for free text.
 
---boost: on a machine with other work, more weight for the session groups of
-the servers and of the client (root only); the same for both servers.
+--boost: on a machine with other work, more weight for the servers and the
+client (root only), the same for both servers.
 
 Needs make all; without --llama only ours is measured.
 """
@@ -40,7 +40,8 @@ sys.path.insert(0, os.path.join(TOP, "tests", "http"))
 
 from nginx import Nginx, descendants, models_dir  # noqa: E402
 
-HTTP = "infer_model m { file @MODELS@/smollm2.gguf; threads 2; %s }"
+# as nice as its peer, which is not
+HTTP = "infer_model m { file @MODELS@/smollm2.gguf; threads 2; nice 0; %s }"
 SERVER = """
         location /v1/      { infer_pass m; }
         location = /readyz { infer_pass m; }
@@ -126,9 +127,15 @@ def pss_mib(pids):
 
 
 def boost(pids):
+    """By session group where the system has them, else thread by thread."""
     for pid in pids:
-        with open("/proc/%d/autogroup" % pid, "w") as file:
-            file.write("-15")
+        try:
+            with open("/proc/%d/autogroup" % pid, "w") as file:
+                file.write("-15")
+        except OSError:
+            pass
+        for tid in os.listdir("/proc/%d/task" % pid):
+            os.setpriority(os.PRIO_PROCESS, int(tid), -15)
 
 
 async def ask(port, body):

@@ -208,39 +208,162 @@ bert_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 }
 
 
-/* Up to the white space behind p: text that is not plain ASCII. */
-static const uint8_t *
-odd_end(const uint8_t *p, const uint8_t *end)
+/* Whether the character at p, beyond ASCII, is white space; *n: its bytes. */
+static bool
+bert_space(const uint8_t *p, size_t *n)
 {
-    while (p < end && *p != ' ' && *p != '\n') {
-        p++;
+    uint32_t  k = tok_class(tok_utf8_get(p, n));
+
+    return (k & TOK_U_WS) && !(k & TOK_U_CTRL);
+}
+
+
+/*
+ * The class of a character beyond ASCII inside a word, which is W_PUNCT for
+ * all that are words by themselves; *size: its bytes; what it becomes, *n
+ * bytes, is written to d.
+ */
+static unsigned
+bert_char(const tok_t *t, const uint8_t *p, uint8_t *d, size_t *size, int *n)
+{
+    uint32_t  flags = t->img->spm_flags, c = tok_utf8_get(p, size);
+    uint32_t  k = tok_class(c);
+    bool      marks = flags & TOK_SPM_MARKS, lower = flags & TOK_SPM_LOWER;
+
+    *n = 0;
+    if (!(flags & TOK_SPM_CHARS)) {
+        return W_ODD;
+    }
+    if (k & TOK_U_CTRL) {
+        return W_WORD;              /* it goes, and words grow together */
+    }
+    if (k & TOK_U_WS) {
+        return W_SPACE;
+    }
+    if ((k & TOK_U_PUNC) || ((k & TOK_U_CJK) && (flags & TOK_SPM_CHINESE))) {
+        memcpy(d, p, *size);
+        *n = (int) *size;
+        return tok_form_same(c, marks, lower) ? W_PUNCT : W_ODD;
+    }
+    *n = tok_form_alone(c, marks, lower, d);
+    return *n < 0 ? W_ODD : W_WORD;
+}
+
+
+/*
+ * A word with characters beyond ASCII, from p on, which is no white space; *rc
+ * is that of the batch.  Returns its end, or where something odd stands; then
+ * *odd is true and nothing was written.
+ */
+static const uint8_t *
+bert_mixed(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    const uint8_t *end, bool *odd, int *rc)
+{
+    uint32_t        lower = t->img->spm_flags & TOK_SPM_LOWER;
+    uint8_t        *d = (uint8_t *) s->lower.ptr + s->lower.n;
+    const uint8_t  *q;
+    unsigned        class = W_WORD;
+    size_t          size, n = 0, room = s->lower.bytes - s->lower.n;
+    int             add;
+
+    *odd = false;
+    for (q = p; q < end; q += size, n += (size_t) add) {
+        if (room < n + TOK_FORM_BYTES + 16) {
+            *odd = true;
+            return q;
+        }
+        size = 1;
+        add = 1;
+        if (*q < 0x80) {
+            class = bert_class(*q);
+            d[n] = (uint8_t) (*q + (lower && *q >= 'A' && *q <= 'Z'
+                                    ? 32 : 0));
+            if (class == W_ODD) {
+                class = bert_char(t, q, d + n, &size, &add);
+            }
+
+        } else {
+            class = bert_char(t, q, d + n, &size, &add);
+        }
+        if (class == W_ODD) {
+            *odd = true;
+            return q;
+        }
+        if (class != W_WORD) {
+            break;
+        }
+    }
+    if (q == p && q < end && class == W_PUNCT) {
+        q += size;
+        n = (size_t) add;
+    }
+    if (n) {
+        s->lower.n += n;
+        *rc = tok_batch_word(t, s, d, n, d + n + 16);
+    }
+    return q;
+}
+
+
+/* The first character from p on that ends every word before it, and that
+ * nothing before it changes. */
+static const uint8_t *
+odd_end(const tok_t *t, const uint8_t *p, const uint8_t *end)
+{
+    uint8_t   d[TOK_FORM_BYTES];
+    unsigned  class;
+    size_t    size;
+    int       n;
+
+    for (/* void */; p < end; p += size) {
+        size = 1;
+        class = *p < 0x80 ? bert_class(*p) : bert_char(t, p, d, &size, &n);
+        if (class == W_SPACE || class == W_PUNCT) {
+            break;
+        }
     }
     return p;
 }
 
 
+/* From p up to what ends the word with q, which is odd. */
+static int
+bert_odd(const tok_t *t, tok_scratch_t *s, const uint8_t *p,
+    const uint8_t **q, const uint8_t *end)
+{
+    int  rc = tok_batch_end(t, s);
+
+    *q = odd_end(t, *q, end);
+    rc = rc == 0 ? tok_encode_general(t, s, p, (size_t) (*q - p), 0) : rc;
+    return rc == 0 ? ids_room(s, (size_t) (end - *q)) : rc;
+}
+
+
 /*
- * White space ends everything that the normalizer and the pre-tokenizer look
- * at, so an unusual word goes the general way alone.
+ * White space, and what is a word by itself, end everything that the normalizer
+ * and the pre-tokenizer look at, so an unusual word goes the general way alone.
  */
 int
 tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     size_t len, bool *done)
 {
-    const uint8_t  *p = text, *end = text + len, *q, *r;
+    const uint8_t  *p = text, *end = text + len, *q;
     unsigned        class;
+    size_t          n;
+    bool            odd;
     int             rc = ids_room(s, len);
 
     *done = true;
     s->lower.n = 0;
     if (rc == 0) {
-        rc = tok_room(s, &s->lower, len + 32, 1);
+        rc = tok_room(s, &s->lower, 2 * len + 2 * TOK_FORM_BYTES, 1);
     }
     tok_batch_begin(s);
-    while (rc == 0 && p < end) {
+    for (/* void */; rc == 0 && p < end; p = q) {
+        n = 1;
         class = bert_class(*p);
-        if (class == W_SPACE) {
-            p++;
+        if (class == W_SPACE || (*p >= 0x80 && bert_space(p, &n))) {
+            q = p + n;
             continue;
         }
         q = p + 1;
@@ -249,18 +372,16 @@ tok_fast_wordpiece(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
                 q++;
             }
         }
-        /* An odd byte in the word or right behind it takes all of it. */
-        if (class == W_ODD || (q < end && bert_class(*q) == W_ODD)) {
-            r = odd_end(q, end);
-            rc = tok_batch_end(t, s);
-            rc = rc == 0 ? tok_encode_general(t, s, p, (size_t) (r - p), 0)
-                 : rc;
-            rc = rc == 0 ? ids_room(s, (size_t) (end - r)) : rc;
-            p = r;
+        odd = class == W_ODD || (class == W_WORD && q < end
+                                 && bert_class(*q) == W_ODD);
+        if (!odd) {
+            rc = bert_word(t, s, p, (size_t) (q - p));
             continue;
         }
-        rc = bert_word(t, s, p, (size_t) (q - p));
-        p = q;
+        q = bert_mixed(t, s, p, end, &odd, &rc);
+        if (odd) {
+            rc = bert_odd(t, s, p, &q, end);
+        }
     }
     return rc == 0 ? tok_batch_end(t, s) : rc;
 }

@@ -45,8 +45,7 @@ enum {
     TOK_S_DECODE,
     TOK_S_EOS,                      /* uint32_t, sorted */
     TOK_S_CHARSMAP,                 /* uint8_t: precompiled normalizers */
-    TOK_S_JOINS,                    /* uint64_t[256 * 4]: bytes x, y that some
-                                       token has side by side (SPM) */
+    TOK_S_JOINS,                    /* uint64_t[1024]: tok_keys.h */
     TOK_S_MADE,                     /* tok_made_t by id (BPE) */
     TOK_S_MAX
 };
@@ -60,9 +59,8 @@ enum {
     TOK_F_WHOLE   = 16              /* its bytes as a word give this id */
 };
 
-typedef enum {
-    TOK_M_BPE = 1, TOK_M_WORDPIECE, TOK_M_UNIGRAM, TOK_M_WORDLEVEL
-} tok_model_t;
+typedef enum { TOK_M_BPE = 1, TOK_M_WORDPIECE, TOK_M_UNIGRAM,
+               TOK_M_WORDLEVEL } tok_model_t;
 
 typedef struct {
     uint32_t  a, b;                 /* a == TOK_NO_ID: empty */
@@ -72,8 +70,7 @@ typedef struct {
 
 /* The merge of two bytes, by their values; rank TOK_NO_ID: none. */
 typedef struct {
-    uint32_t  rank;
-    uint32_t  to;
+    uint32_t  rank, to;
 } tok_pair_t;
 
 typedef struct {                    /* see tok_keys.h */
@@ -212,7 +209,10 @@ enum {                              /* spm_flags */
     TOK_SPM_ALIGN = 1,              /* Metaspace "first" asks for offsets */
     TOK_SPM_PREPEND = 2,            /* texts get a space in front */
     TOK_SPM_LOWER = 4,              /* WordPiece: lower case */
-    TOK_SPM_BREAKS = 8              /* Unigram: \n and \t end words too */
+    TOK_SPM_BREAKS = 8,             /* Unigram: \n and \t end words too */
+    TOK_SPM_CHARS = 16,             /* WordPiece: characters change alone, */
+    TOK_SPM_CHINESE = 32,           /* such are words, */
+    TOK_SPM_MARKS = 64              /* form D, and marks away */
 };
 
 struct tok {

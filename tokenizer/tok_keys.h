@@ -32,7 +32,8 @@ tok_merge_slot(uint64_t key, uint32_t mask)
 }
 
 
-/* Where the bit of bytes x, y lies in TOK_S_JOINS. */
+/* Where the bit of bytes x, y, that some token has side by side, lies in
+ * TOK_S_JOINS. */
 #define TOK_JOINS_WORDS      1024
 #define tok_joins_at(x, y)   ((size_t) (x) * 4 + ((y) >> 6))
 

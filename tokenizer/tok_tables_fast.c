@@ -142,6 +142,7 @@ choose_wordpiece(tok_build_t *b)
     };
     const tok_op_t  *norm = b->norm.ptr, *pre = b->pre.ptr;
     size_t           i, k = 0;
+    bool             has[5] = { false };
 
     if (b->pre.n != 1 || pre[0].type != TOK_P_BERT || b->norm.n < 1
         || norm[0].type != TOK_N_CLEAN)
@@ -155,10 +156,12 @@ choose_wordpiece(tok_build_t *b)
         if (k == 5) {
             return;
         }
-        if (norm[i].type == TOK_N_LOWER) {
-            b->h.spm_flags |= TOK_SPM_LOWER;
-        }
+        has[k] = true;
     }
+    b->h.spm_flags |= (has[1] ? TOK_SPM_CHINESE : 0)
+                      | (has[2] ? TOK_SPM_MARKS : 0)
+                      | (has[2] == has[3] ? TOK_SPM_CHARS : 0)
+                      | (has[4] ? TOK_SPM_LOWER : 0);
     b->h.fast = TOK_FAST_WORDPIECE;
 }
 

@@ -7,6 +7,7 @@
 #include "tokenizer/tok_norm.h"
 #include "tokenizer/tok_pretok.h"
 #include "tokenizer/tok_ucd.h"
+#include "tokenizer/tok_unicode.h"
 #include "tokenizer/tok_ucd.inc"
 
 
@@ -427,4 +428,75 @@ tok_edit_lower(tok_edit_t *e)
         }
     }
     return e->rc;
+}
+
+
+/* --- characters one by one --------------------------------------------- */
+
+bool
+tok_form_same(uint32_t c, bool marks, bool lower)
+{
+    return !(marks && (ROW(nfd, c) != 0 || ccc_of(c) != 0
+                       || (c >= HANGUL_S && c < HANGUL_S + HANGUL_N)
+                       || (tok_class(c) & TOK_U_MN)))
+           && !(lower && ROW(lower, c) != 0);
+}
+
+
+/* The characters of which c is made; up to 31. */
+static size_t
+parts_of(uint32_t c, uint32_t *part)
+{
+    uint32_t  v, s, i;
+
+    if (c >= HANGUL_S && c < HANGUL_S + HANGUL_N) {
+        s = c - HANGUL_S;
+        part[0] = HANGUL_L + s / 588;
+        part[1] = HANGUL_V + s % 588 / 28;
+        part[2] = HANGUL_T + s % 28;
+        return s % 28 ? 3 : 2;
+    }
+    v = tok_nfd_map[ROW(nfd, c)];
+    if (v == 0) {
+        part[0] = c;
+        return 1;
+    }
+    for (i = 0; i < (v & 31); i++) {
+        part[i] = tok_ucd_pool[(v >> 5) + i];
+    }
+    return v & 31;
+}
+
+
+int
+tok_form_alone(uint32_t c, bool marks, bool lower, uint8_t *out)
+{
+    uint32_t  part[32], v, k;
+    size_t    n = 1, i, size = 0;
+
+    part[0] = c;
+    if (marks) {
+        n = parts_of(c, part);
+    }
+    for (i = 0; i < n; i++) {
+        k = tok_class(part[i]);
+        if (marks && (k & TOK_U_MN)) {
+            continue;
+        }
+        if ((k & (TOK_U_PUNC | TOK_U_WS)) || (marks && ccc_of(part[i]) != 0)) {
+            return -1;
+        }
+        v = lower ? tok_lower_map[ROW(lower, part[i])] : 0;
+        if (size + (v ? (v & 31) : 1) * 4 > TOK_FORM_BYTES) {
+            return -1;
+        }
+        if (v == 0) {
+            size += tok_utf8_put(out + size, part[i]);
+            continue;
+        }
+        for (k = 0; k < (v & 31); k++) {
+            size += tok_utf8_put(out + size, tok_ucd_pool[(v >> 5) + k]);
+        }
+    }
+    return (int) size;
 }

@@ -50,8 +50,8 @@ typedef enum {
     ENC_PREC_BF16,                /* weights and inputs of matrix products
                                      rounded to bfloat16, sums in float32    */
     ENC_PREC_INT8                 /* int8 with a scale per 32 values, weights
-                                     and inputs (those from the residual
-                                     stream 15 bits); sums in float32        */
+                                     and inputs; more bits for what is large
+                                     in the residual stream; sums in float32 */
 } enc_prec_t;
 
 /* How classes are scored by the model's own word (problem_type). */

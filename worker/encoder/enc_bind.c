@@ -106,10 +106,24 @@ item_done(enc_model_t *m, enc_item_t *it, uint64_t bytes, eng_err_t *err)
 }
 
 
-int
-enc_bind_matrix(enc_model_t *m, const enc_src_t *src, int layer,
+/* Weights that are int8 in the file lose nothing as they are, but would be
+   rounded once more in another order.  With a norm in front of a block the
+   stream is of another kind. */
+static int
+orders(const enc_model_t *m, const enc_item_t *it)
+{
+    return it->type == KERN_Q8_0 && it->part[0].type != KERN_Q8_0
+           && !(m->hp.flags & ENC_F_PRENORM)
+           && m->hp.embd <= KERN_COLS_MAX - KERN_BLOCK;
+}
+
+
+/* stream: the input is the residual stream. */
+static int
+bind_matrix(enc_model_t *m, const enc_src_t *src, int layer,
     const char *const *name, const uint32_t *rows, uint32_t n,
-    uint32_t cols, kern_wtype_t type, kern_weight_t *to, eng_err_t *err)
+    uint32_t cols, kern_wtype_t type, int stream, kern_weight_t *to,
+    eng_err_t *err)
 {
     int          rc;
     char         full[NAME_BYTES];
@@ -132,8 +146,22 @@ enc_bind_matrix(enc_model_t *m, const enc_src_t *src, int layer,
         }
         it->rows += rows[i];
     }
+    if (stream && orders(m, it)) {
+        it->ordered = m->ordered = 1;
+        it->cols += KERN_BLOCK;
+    }
 
-    return item_done(m, it, kern_packed_bytes(type, it->rows, cols), err);
+    return item_done(m, it, kern_packed_bytes(type, it->rows, it->cols),
+                     err);
+}
+
+
+int
+enc_bind_matrix(enc_model_t *m, const enc_src_t *src, int layer,
+    const char *const *name, const uint32_t *rows, uint32_t n,
+    uint32_t cols, kern_wtype_t type, kern_weight_t *to, eng_err_t *err)
+{
+    return bind_matrix(m, src, layer, name, rows, n, cols, type, 0, to, err);
 }
 
 
@@ -216,21 +244,39 @@ enc_bind_table(enc_model_t *m, const enc_src_t *src, const char *name,
 }
 
 
-int
-enc_bind_linear(enc_model_t *m, const enc_src_t *src, int layer,
+static int
+bind_linear(enc_model_t *m, const enc_src_t *src, int layer,
     const char *const *name, const uint32_t *rows, uint32_t n,
-    uint32_t cols, enc_linear_t *to, eng_err_t *err)
+    uint32_t cols, int stream, enc_linear_t *to, eng_err_t *err)
 {
     int  rc;
 
-    rc = enc_bind_matrix(m, src, layer, name, rows, n, cols, m->wtype,
-                         &to->w, err);
+    rc = bind_matrix(m, src, layer, name, rows, n, cols, m->wtype, stream,
+                     &to->w, err);
     if (rc == 0) {
         rc = enc_bind_vector(m, src, layer, name, ".bias", rows, n,
                              (m->hp.flags & ENC_F_BIAS) != 0, &to->b, err);
     }
 
     return rc;
+}
+
+
+int
+enc_bind_linear(enc_model_t *m, const enc_src_t *src, int layer,
+    const char *const *name, const uint32_t *rows, uint32_t n,
+    uint32_t cols, enc_linear_t *to, eng_err_t *err)
+{
+    return bind_linear(m, src, layer, name, rows, n, cols, 0, to, err);
+}
+
+
+int
+enc_bind_stream(enc_model_t *m, const enc_src_t *src, int layer,
+    const char *const *name, const uint32_t *rows, uint32_t n,
+    enc_linear_t *to, eng_err_t *err)
+{
+    return bind_linear(m, src, layer, name, rows, n, m->hp.embd, 1, to, err);
 }
 
 
@@ -266,7 +312,7 @@ bind_ffn(enc_model_t *m, const enc_src_t *src, int i, eng_err_t *err)
         }
     }
 
-    rc = enc_bind_linear(m, src, i, name, rows, n, m->hp.embd, &l->up, err);
+    rc = enc_bind_stream(m, src, i, name, rows, n, &l->up, err);
     if (rc == 0) {
         rc = enc_bind_linear(m, src, i, &a->down, &m->hp.embd, 1, m->hp.ff,
                              &l->down, err);
@@ -291,11 +337,9 @@ bind_layer(enc_model_t *m, const enc_src_t *src, int i, eng_err_t *err)
     const char         *qkv[3] = { a->q, a->k, a->v };
 
     if (a->qkv != NULL) {
-        rc = enc_bind_linear(m, src, i, &a->qkv, &all, 1, m->hp.embd,
-                             &l->qkv, err);
+        rc = enc_bind_stream(m, src, i, &a->qkv, &all, 1, &l->qkv, err);
     } else {
-        rc = enc_bind_linear(m, src, i, qkv, rows, 3, m->hp.embd, &l->qkv,
-                             err);
+        rc = enc_bind_stream(m, src, i, qkv, rows, 3, &l->qkv, err);
     }
     if (rc == 0) {
         rc = enc_bind_linear(m, src, i, &a->o, &m->hp.embd, 1, inner, &l->o,

@@ -42,6 +42,7 @@ plan_own(plan_t *p, const enc_t *e, enc_own_t *o)
     uint64_t            panel, f32, i15;
 
     most = most > ff ? most : ff;
+    most += KERN_BLOCK;         /* of ordered columns */
     cols = e->rows_max > ENC_CHUNK ? e->rows_max : ENC_CHUNK;
     panel = kern_panel_bytes(kern_panel_kind(e->m->wtype), cols, most);
     f32 = kern_panel_bytes(KERN_PANEL_F32, cols, embd);

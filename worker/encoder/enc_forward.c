@@ -34,6 +34,7 @@ enc_panel(const enc_run_t *r, kern_panel_t *p, kern_wtype_t type,
     const float *x, size_t ldx, uint32_t n, uint32_t k)
 {
     kern_panel_init(p, kern_panel_kind(type), n, k, r->own->panel);
+    p->sums = kern_panel_sums(type);
     kern_quant(p, 0, n, x, ldx);
     if (type == KERN_BF16) {
         round_bf16(p->data, (size_t) n * k);
@@ -58,6 +59,7 @@ enc_ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n)
     }
 
     kern_panel_init(p, kern_panel_kind(m->wtype), n, hp->ff, r->own->panel);
+    p->sums = kern_panel_sums(m->wtype);
     kern_quant_glu(p, 0, n, hp->act, up, up + hp->ff, 2 * (size_t) hp->ff);
     if (m->wtype == KERN_BF16) {
         round_bf16(p->data, (size_t) n * hp->ff);
@@ -113,12 +115,31 @@ enc_norm(const enc_model_t *m, const enc_norm_t *n, float *y, const float *x)
 
 /*
  * The residual stream has dimensions that are many times larger than the
- * others: with int8 for 32 values together, the others' bits are lost.  So with
- * int8 weights its columns have 15 bits where attention reads them, and for
- * the feed forward where it matters: these dimensions grow from layer to layer,
- * and what the last one rounds goes through no other.  The rest needs 8.
- * (Least cosine of MiniLM 0.9992; with 15 bits in all layers 0.9994, for an
- * eighth more time; with 8 bits everywhere 0.9983.)
+ * others: with int8 for 32 values together, the others' bits are lost.
+ * Matrices that have their columns ordered for that (enc_order.c) get the
+ * values so.
+ */
+static void
+ordered_panel(const enc_run_t *r, kern_panel_t *p, const float *x, uint32_t n)
+{
+    float              *row = r->own->tmp;
+    uint32_t            c, embd = r->e->m->hp.embd;
+    const enc_model_t  *m = r->e->m;
+
+    eng_assert(!(m->hp.flags & ENC_F_PRENORM));     /* x may be tmp there */
+    kern_panel_init(p, KERN_PANEL_I8, n, embd + KERN_BLOCK, r->own->panel);
+    p->sums = kern_panel_sums(m->wtype);
+    for (c = 0; c < n; c++) {
+        enc_order_values(m, x + (size_t) c * embd, row);
+        kern_quant(p, c, c + 1, row, 0);
+    }
+}
+
+
+/*
+ * For the others the stream's columns have 15 bits where attention reads them,
+ * and for the feed forward where it matters: these dimensions grow from layer
+ * to layer, and what the last one rounds goes through no other.
  */
 static void
 stream_panel(const enc_run_t *r, kern_panel_t *p, const float *x, uint32_t n)
@@ -131,15 +152,16 @@ stream_panel(const enc_run_t *r, kern_panel_t *p, const float *x, uint32_t n)
         return;
     }
     kern_panel_init(p, KERN_PANEL_I15, n, embd, r->own->panel);
+    p->sums = kern_panel_sums(r->e->m->wtype);
     kern_quant(p, 0, n, x, embd);
 }
 
 
-/* n columns of x from `token` on as input, behind the norm if there is one
-   in front of the block; fine: see above. */
+/* n columns of x from `token` on as input of a matrix, behind the norm if
+   there is one in front of the block; fine: see above. */
 static void
 block_input(const enc_run_t *r, kern_panel_t *p, const enc_norm_t *norm,
-    uint32_t token, uint32_t n, int fine)
+    const enc_linear_t *to, uint32_t token, uint32_t n, int fine)
 {
     float              *x = enc_row(r, token), *tmp = r->own->tmp;
     uint32_t            c, embd = r->e->m->hp.embd;
@@ -152,7 +174,9 @@ block_input(const enc_run_t *r, kern_panel_t *p, const enc_norm_t *norm,
         }
         x = tmp;
     }
-    if (fine) {
+    if (to->w.cols > embd) {
+        ordered_panel(r, p, x, n);
+    } else if (fine) {
         stream_panel(r, p, x, n);
     } else {
         enc_panel(r, p, m->wtype, x, embd, n, embd);
@@ -270,7 +294,7 @@ feed_forward(const enc_run_t *r, const enc_layer_t *l, uint32_t token,
     float         *sub = e->sub + (size_t) token * e->m->hp.embd;
     kern_panel_t   p;
 
-    block_input(r, &p, &l->ffn_norm, token, n,
+    block_input(r, &p, &l->ffn_norm, &l->up, token, n,
                 fine_feed_forward(&r->e->m->hp,
                                   (uint32_t) (l - r->e->m->layer)));
     enc_product(r, &l->up, &p, up, l->up.w.rows);
@@ -301,7 +325,7 @@ layer(const enc_run_t *r, uint32_t i)
 
     for (t = r->a; t < r->b; t += n) {
         n = r->b - t < ENC_CHUNK ? r->b - t : ENC_CHUNK;
-        block_input(r, &p, &l->attn_norm, t, n, 1);
+        block_input(r, &p, &l->attn_norm, &l->qkv, t, n, 1);
         enc_product(r, &l->qkv, &p, e->qkv + (size_t) t * 3 * inner,
                     3 * (size_t) inner);
     }

@@ -41,7 +41,7 @@ typedef struct {
 /* What one thread has for the rows of one group. */
 typedef struct {
     uint8_t  *raw, *out;
-    float    *f32;
+    float    *f32, *ordered;
 } rows_t;
 
 
@@ -95,19 +95,25 @@ row_bf16(const float *x, uint32_t cols, uint8_t *out)
 
 
 static void
-row_convert(kern_wtype_t from, const uint8_t *raw, kern_wtype_t to,
-    uint32_t cols, float *f32, uint8_t *out)
+row_convert(const packer_t *p, const enc_item_t *it, const enc_tensor_t *t,
+    const uint8_t *raw, const rows_t *r, uint8_t *out)
 {
-    kern_gguf_row_f32(from, raw, cols, f32);
-    switch (to) {
+    const float  *row = r->f32;
+
+    kern_gguf_row_f32(t->type, raw, t->cols, r->f32);
+    if (it->ordered) {
+        enc_order_weights(p->m, r->f32, r->ordered);
+        row = r->ordered;
+    }
+    switch (it->type) {
     case KERN_Q8_0:
-        row_q8(f32, cols, out);
+        row_q8(row, it->cols, out);
         break;
     case KERN_BF16:
-        row_bf16(f32, cols, out);
+        row_bf16(row, it->cols, out);
         break;
     default:
-        memcpy(out, f32, (size_t) cols * sizeof(float));
+        memcpy(out, row, (size_t) it->cols * sizeof(float));
     }
 }
 
@@ -134,13 +140,13 @@ read_rows(packer_t *p, const enc_item_t *it, uint32_t row, uint32_t n,
         if (rc != 0) {
             return rc;
         }
-        if (some == n && t->type == it->type) {
+        if (some == n && t->type == it->type && !it->ordered) {
             *rows = r->raw;
             return 0;
         }
         for (k = 0; k < some; k++) {
-            row_convert(t->type, r->raw + k * t->row_bytes, it->type,
-                        it->cols, r->f32, r->out + (i + k) * bytes);
+            row_convert(p, it, t, r->raw + k * t->row_bytes, r,
+                        r->out + (i + k) * bytes);
         }
     }
     *rows = r->out;
@@ -242,11 +248,13 @@ pack_thread(void *arg)
             most = it->part[k].cols > most ? it->part[k].cols : most;
         }
     }
+    most += KERN_BLOCK;         /* of an ordered one */
     /* the widest format of all is 4 bytes a value */
     r.raw = malloc(most * 4 * KERN_ROW_GROUP + 64);
     r.f32 = malloc(most * 4);
+    r.ordered = malloc(most * 4);
     r.out = malloc(most * 4 * KERN_ROW_GROUP);
-    rc = r.raw == NULL || r.f32 == NULL || r.out == NULL
+    rc = r.raw == NULL || r.f32 == NULL || r.out == NULL || r.ordered == NULL
          ? eng_fail(&err, ENG_ENOMEM, "no memory to pack weights") : 0;
 
     /* relaxed: only the number is shared, joining publishes the rest */
@@ -267,6 +275,7 @@ pack_thread(void *arg)
     }
     free(r.raw);
     free(r.f32);
+    free(r.ordered);
     free(r.out);
 
     return NULL;
@@ -516,6 +525,10 @@ enc_image_load(enc_model_t *m, const char *path, const enc_src_t *src,
     eng_cache_t  c;
 
     m->image_bytes = (m->image_bytes + 4095) & ~4095ull;
+    rc = enc_order_read(m, src, err);
+    if (rc != 0) {
+        return rc;
+    }
     cache_of(m, src, o, path, &c);
     rc = o->prepared_fd >= 0 ? load_shared(m, src, o, &c, err)
                              : load_own(m, src, o, &c, err);

@@ -280,6 +280,7 @@ enc_model_close(enc_model_t *m)
         return;
     }
     enc_image_unload(m);
+    free(m->order);
     free(m->item);
     free(m->layer);
     free(m->dec);

@@ -32,6 +32,8 @@ typedef struct {
     uint32_t         rows, cols;
     uint32_t         n_parts;
     enc_tensor_t     part[ENC_PARTS_MAX];
+    int              ordered;     /* columns in enc_model.order, and a block
+                                     more                                    */
     uint64_t         offset, bytes;
     union {
         kern_weight_t  *matrix;
@@ -42,7 +44,8 @@ typedef struct {
 
 /* A matrix with its bias ([rows] or NULL). */
 typedef struct {
-    kern_weight_t   w;
+    kern_weight_t   w;            /* cols a block more than those of its
+                                     input: they are in enc_model.order      */
     const float    *b;
 } enc_linear_t;
 
@@ -84,6 +87,8 @@ struct enc_model {
 
     kern_wtype_t   wtype;         /* of the layers' matrices                 */
     int            round;         /* inputs are rounded to bfloat16          */
+    int            ordered;       /* some items are                          */
+    uint32_t      *order;         /* then: [embd] dimensions by their size   */
     enc_item_t    *item;
     uint32_t       n_items, cap_items;
     uint64_t       image_bytes;
@@ -113,6 +118,17 @@ int enc_bind_table(enc_model_t *m, const enc_src_t *src, const char *name,
 int enc_bind_linear(enc_model_t *m, const enc_src_t *src, int layer,
     const char *const *name, const uint32_t *rows, uint32_t n,
     uint32_t cols, enc_linear_t *to, eng_err_t *err);
+/* One that reads the residual stream; with int8 its columns may be ordered. */
+int enc_bind_stream(enc_model_t *m, const enc_src_t *src, int layer,
+    const char *const *name, const uint32_t *rows, uint32_t n,
+    enc_linear_t *to, eng_err_t *err);
+
+/* The order, where a bound item wants it; before the image is loaded. */
+int enc_order_read(enc_model_t *m, const enc_src_t *src, eng_err_t *err);
+/* row[embd + KERN_BLOCK] of a matrix' w[embd], and of values x[embd] that meet
+   it. */
+void enc_order_weights(const enc_model_t *m, const float *w, float *row);
+void enc_order_values(const enc_model_t *m, const float *x, float *row);
 
 /* Fills and maps the image; addresses go to where items point.  `path` is the
    model's, by which its cache file is named. */

@@ -172,6 +172,7 @@ kern_int_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
     if (p->m <= direct && p->plane == 0) {
         step = nb;
     }
+    direct = form == KERN_FORM_8 ? KERN_COLS_PASS : direct;     /* is bytes */
 
     for (uint32_t c = 0; c < p->m; c += KERN_COLS_PASS) {
         end = p->m - c < KERN_COLS_PASS ? p->m : c + KERN_COLS_PASS;

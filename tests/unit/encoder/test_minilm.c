@@ -110,7 +110,7 @@ static void
 test_int8(void **state)
 {
     (void) state;
-    check(ENC_PREC_INT8, 0.999, 0.9997);
+    check(ENC_PREC_INT8, 0.9993, 0.9997);
 }
 
 

@@ -381,6 +381,24 @@ tok_sect_size(int sect)
 }
 
 
+/* Memory of the block: what the file was read to, if that is hardly larger, for
+ * its pages are there already. */
+static uint8_t *
+block_of(tok_build_t *b, size_t bytes)
+{
+    uint8_t  *p;
+
+    if (b->spare == NULL || b->spare_bytes < bytes
+        || b->spare_bytes - bytes > bytes / 4)
+    {
+        return tok_block(bytes);
+    }
+    p = (uint8_t *) *b->spare;
+    *b->spare = NULL;
+    return p;
+}
+
+
 static int
 lay_out(tok_build_t *b, tok_t **t)
 {
@@ -415,7 +433,7 @@ lay_out(tok_build_t *b, tok_t **t)
     }
     /* Loads of a word may reach 31 bytes over the end of the pool. */
     bytes = (at + 64 + 4095) & ~(size_t) 4095;
-    block = tok_block(bytes);
+    block = block_of(b, bytes);
     if (block == NULL) {
         return no_memory(b);
     }

@@ -42,6 +42,8 @@ typedef struct {
     tok_build_waiting_t  waiting[TOK_WAITING_MAX];
     uint8_t       waiting_text[TOK_WAITING_BYTES];
     tok_image_t   h;
+    char        **spare;            /* memory that may be the block, or NULL */
+    size_t        spare_bytes;
     tok_err_t    *err;
 } tok_build_t;
 

@@ -349,7 +349,8 @@ tok_gguf_memory(tok_t **t, const void *data, size_t len, const char *name,
     rc = read_keys(&r, &c);
     if (rc == 0 && r.g.model.len == 0 && r.json.ptr != NULL) {
         r.beside.chat = r.g.chat_template;
-        rc = tok_json_memory(t, r.json.ptr, r.json.len, &r.beside, name, err);
+        rc = tok_json_memory(t, r.json.ptr, r.json.len, NULL, &r.beside, name,
+                             err);
 
     } else if (rc == 0) {
         r.g.tokens = r.tokens;

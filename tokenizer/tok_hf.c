@@ -453,7 +453,7 @@ read_all(tok_hf_t *f)
 
 
 int
-tok_json_memory(tok_t **t, const char *json, size_t len,
+tok_json_memory(tok_t **t, const char *json, size_t len, char **spare,
     const tok_beside_t *beside, const char *name, tok_err_t *err)
 {
     tok_build_t  b;
@@ -479,10 +479,12 @@ tok_json_memory(tok_t **t, const char *json, size_t len,
     if (rc == 0) {
         rc = tok_build_eos(&b);
     }
+    tok_json_free(&j);
     if (rc == 0) {
+        b.spare = spare;
+        b.spare_bytes = len;
         rc = tok_build_finish(&b, t);
     }
-    tok_json_free(&j);
     tok_build_free(&b);
     return rc;
 }

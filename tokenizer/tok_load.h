@@ -21,7 +21,11 @@ typedef struct {
     tok_str_t  chat;                /* chat_template.jinja */
 } tok_beside_t;
 
-int tok_json_memory(tok_t **t, const char *json, size_t len,
+/*
+ * spare: NULL, or memory (tok_block) of so many bytes that is json's; what is
+ * made of it may take that, and *spare is NULL then.
+ */
+int tok_json_memory(tok_t **t, const char *json, size_t len, char **spare,
     const tok_beside_t *beside, const char *name, tok_err_t *err);
 
 int tok_image_open(tok_t **t, const char *path, tok_err_t *err);

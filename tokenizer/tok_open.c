@@ -41,7 +41,7 @@ open_json(tok_t **t, const char *path, const tok_beside_t *beside,
     int      rc = tok_read_file(path, TOK_FILE_BYTES_MAX, &json, &len, err);
 
     if (rc == 0) {
-        rc = tok_json_memory(t, json, len, beside, path, err);
+        rc = tok_json_memory(t, json, len, &json, beside, path, err);
     }
     free(json);
     return rc;
@@ -135,5 +135,6 @@ int
 tok_open_json(tok_t **t, const char *json, size_t len, tok_err_t *err)
 {
     *t = NULL;
-    return tok_json_memory(t, json, len, &none, "tokenizer.json", err);
+    return tok_json_memory(t, json, len, NULL, &none, "tokenizer.json",
+                           err);
 }

@@ -16,7 +16,10 @@
 #define TRY_TOKENS   8192
 #define TRY_SYMBOLS  TOK_ODD_SYMBOLS
 
+/* Merges that are asked for ahead: what makes them; and what is looked at
+ * next when that is known. */
 #define AHEAD        12
+#define NEXT         6
 
 
 static int
@@ -89,6 +92,58 @@ ask(const tok_t *t, const tok_made_t *made, const tok_merge_t *m)
 }
 
 
+/* The border of a and b after its latest merge is undone; false: there is no
+ * more to undo. */
+static inline bool
+undo(const tok_made_t *made, uint32_t *a, uint32_t *b, uint32_t *rank)
+{
+    uint32_t  x = made[*a].rank, y = made[*b].rank;
+
+    if ((x | y) == 0) {
+        return false;
+    }
+    if (x > y) {
+        *rank = x;
+        *a = made[*a].right;
+
+    } else {
+        *rank = y + 1;
+        *b = made[*b].left;
+    }
+    return true;
+}
+
+
+static inline void
+ask_next(const tok_t *t, const tok_made_t *made, const tok_merge_t *m)
+{
+    uint32_t  a = m->a, b = m->b, rank, n = t->img->n_ids;
+
+    if (made[a].rank < TOK_MADE_ODD && made[b].rank < TOK_MADE_ODD
+        && undo(made, &a, &b, &rank) && a < n && b < n)
+    {
+        __builtin_prefetch(&t->filter[(uint32_t) (tok_pair_hash(a, b) >> 32)
+                                      & t->filter_mask]);
+        __builtin_prefetch(&made[a]);
+        __builtin_prefetch(&made[b]);
+    }
+}
+
+
+/*
+ * Whether a and b, of which merge number rank - 1 is made, stay apart until
+ * then; that they have no merge before this one is known.
+ */
+static inline bool
+apart(const tok_t *t, uint32_t a, uint32_t b, size_t *work)
+{
+    uint32_t  rank;
+
+    return !undo(t->made, &a, &b, &rank)
+           || tok_stay_apart(t, a, b, rank, work);
+}
+
+
 int
 tok_tables_made(tok_build_t *b)
 {
@@ -110,6 +165,7 @@ tok_tables_made(tok_build_t *b)
     for (i = 0; i < b->merges.n; i++) {
         if (b->merges.n - i > AHEAD) {
             ask(&t, made, &m[i + AHEAD]);
+            ask_next(&t, made, &m[i + NEXT]);
         }
         r = (uint32_t) i + 1;
         if (made[m[i].to].rank != TOK_NO_ID || made[m[i].a].rank >= r
@@ -120,7 +176,7 @@ tok_tables_made(tok_build_t *b)
         found = tok_merge_find(&t, m[i].a, m[i].b);
         work = TOK_TOKEN_BYTES_MAX;
         if (found == NULL || found->rank != i || left == 0
-            || !tok_stay_apart(&t, m[i].a, m[i].b, r, &work))
+            || !apart(&t, m[i].a, m[i].b, &work))
         {
             continue;
         }

@@ -2,10 +2,14 @@
 """From nginx's exec to the first token, with a warm page cache; sizes and
 memory beside it.
 
-    startup.py [--rounds N]
+    startup.py [--rounds N] [--restart]
 
 Each round starts nginx with the default model and asks for one streamed
 token as soon as the port is open. Needs make, and the default model.
+
+--restart: instead, each round kills the inference worker and asks for a token
+of the next one: its exec to ready, by its own log, and from the request to the
+token.  The supervisor's wait before it starts one is not in either.
 """
 
 import argparse
@@ -30,6 +34,7 @@ from nginx import (Nginx, become_subreaper, build_dir,  # noqa: E402
                    command_of, descendants)
 
 KV_KIB = 500 << 10       # no other mapping without a name is as large
+READY = re.compile(r"worker \d+ ready in ([\d.]+) ms")
 HTTP = "infer_model m { file @MODELS@/smollm2.gguf; }"
 SERVER = """
         location /v1/      { infer_pass m; }
@@ -62,6 +67,12 @@ def first_token(server):
     """Starts nginx; ms to the open port, and to the first token."""
     begin = launch(server)
     opened = time.monotonic()
+    end = ask(server)
+    return (opened - begin) * 1e3, (end - begin) * 1e3
+
+
+def ask(server):
+    """Asks for one token; the time when it was there."""
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(REQUEST)
     got = b""
@@ -72,7 +83,42 @@ def first_token(server):
         got += part
     end = time.monotonic()
     sock.close()
-    return (opened - begin) * 1e3, (end - begin) * 1e3
+    return end
+
+
+def restarts(server, rounds):
+    """ms from a worker's exec to ready, and from a request to its token."""
+    ready, token = [], []
+    launch(server)
+    ask(server)
+    for _ in range(rounds):
+        seen = len(READY.findall(server.log()))
+        for pid in server.children():
+            if "--worker" in command_of(pid):
+                os.kill(pid, signal.SIGKILL)
+        while len(READY.findall(server.log())) == seen:
+            time.sleep(0.001)
+        ready.append(float(READY.findall(server.log())[-1]))
+        begin = time.monotonic()
+        token.append((ask(server) - begin) * 1e3)
+        time.sleep(0.5)       # or the supervisor waits longer and longer
+    return ready, token
+
+
+def main_restart(rounds):
+    server = Nginx(http=HTTP, server=SERVER, level="notice", start=False)
+    server.before = descendants(os.getpid())
+    try:
+        ready, token = restarts(server, rounds)
+        server.end(signal.SIGQUIT)
+    finally:
+        server.destroy()
+    both = [a + b for a, b in zip(ready, token)]
+    for name, rows in (("exec to ready", ready), ("request to token", token),
+                       ("both", both)):
+        print("worker again: %-17s median %6.1f ms  (min %.1f, max %.1f, %d "
+              "rounds)" % (name, statistics.median(rows), min(rows),
+                           max(rows), rounds))
 
 
 def many(server, clients=64):
@@ -148,9 +194,12 @@ def stripped_bytes(name):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--restart", action="store_true")
     args = parser.parse_args()
 
     become_subreaper()
+    if args.restart:
+        return main_restart(args.rounds)
     server = Nginx(http=HTTP, server=SERVER, level="error", start=False)
     server.before = descendants(os.getpid())
     ports, tokens, cpu, memory = [], [], [], {}

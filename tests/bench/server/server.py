@@ -50,6 +50,7 @@ WORDS = ("river stone paper garden window bread market winter engine letter "
          "music bridge candle forest harbour island kitchen lantern mountain "
          "needle orchard pencil quarry ribbon saddle").split()
 ANSWER = 64
+REST_S = 0.5     # a server's threads may spin for a while after its turn
 
 
 def words(seed, n):
@@ -189,6 +190,7 @@ def measure_load(servers, args):
         runs = {s.name: [] for s in servers}
         for turn in range(args.rounds):
             for s in servers:
+                time.sleep(REST_S)
                 runs[s.name].append(asyncio.run(
                     load(s.port, streams, args.chats,
                          (turn * 64 + streams) * 100000)))

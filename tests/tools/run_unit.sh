@@ -6,11 +6,11 @@
 # programs. A program that exits 77 is one skip. Sanitizer output, a crash or a
 # time-out is a failure even where every case passed.
 #
-#   UNIT_TIMEOUT  seconds for one program (300)
+#   UNIT_TIMEOUT  seconds for one program (600)
 #   JOBS          programs at a time (1)
 set -u
 
-timeout_s=${UNIT_TIMEOUT:-300}
+timeout_s=${UNIT_TIMEOUT:-600}
 jobs=${JOBS:-1}
 tsan_on="halt_on_error=0 second_deadlock_stack=1"
 sanitizer_words='ERROR: (Address|Leak|Thread|Memory)Sanitizer'

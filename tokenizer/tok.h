@@ -105,8 +105,8 @@ TOK_API void tok_close(tok_t *t);
  * shared by whoever opens it.  It is a cache: tok_open_cached opens image if
  * it was made by this version of the library from source (size, time and
  * checksum of the header agree), else it opens source and rewrites the image
- * (to a temporary name, then renamed; a failure to write is no error).
- */
+ * (to a temporary name, then renamed; a failure to write is no error).  A cut
+ * file is refused, but it must not be cut while it is mapped. */
 TOK_API int tok_image_write(const tok_t *t, const char *image, tok_err_t *err);
 TOK_API int tok_open_cached(tok_t **t, const char *source, const char *image,
     tok_err_t *err);

@@ -161,8 +161,9 @@ image_write(const tok_t *t, const char *image, const stamp_t *stamp,
     h.source_mtime_ns = stamp->mtime_ns;
     h.source_sum = stamp->sum;
     h.sum = header_sum(&h);
+    /* Read-only: whoever cut it off would end the processes that map it. */
     fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-              0644);
+              0444);
     if (fd < 0) {
         return tok_fail(err, TOK_E_IO, "%s: %s", temp, strerror(errno));
     }

@@ -227,11 +227,16 @@ image(void **state)
     tok_result_t    r;
     FILE           *f;
 
+    struct stat     st;
+
     (void) state;
     (void) snprintf(path, sizeof(path), "/tmp/test_tok.%ld.image",
                     (long) getpid());
     assert_int_equal(load(BPE(""), &a, &err), 0);
     assert_int_equal(tok_image_write(a, path, &err), 0);
+    /* Nobody is to write to it; who makes a new one puts it in its place. */
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0444);
     assert_int_equal(tok_open(&b, path, &err), 0);
     assert_int_equal(tok_encode(b, s, "abca", 4, 0, &r), 0);
     assert_int_equal(r.n, 2);
@@ -248,11 +253,68 @@ image(void **state)
     assert_int_equal(fputc(0x55, f), 0x55);
     assert_int_equal(fclose(f), 0);
     assert_int_equal(tok_open(&b, path, &err), TOK_E_STALE);
+    /* It is cut off anywhere: refused. */
+    assert_int_equal(tok_image_write(a, path, &err), 0);
+    assert_int_equal(tok_open(&b, path, &err), 0);
+    tok_close(b);
+    assert_int_equal(truncate(path, st.st_size - 1), 0);
+    assert_int_equal(tok_open(&b, path, &err), TOK_E_STALE);
+    assert_int_equal(truncate(path, st.st_size / 2), 0);
+    assert_int_equal(tok_open(&b, path, &err), TOK_E_STALE);
     assert_int_equal(truncate(path, 100), 0);
     assert_int_equal(tok_open(&b, path, &err), TOK_E_STALE);
     (void) unlink(path);
     tok_scratch_free(s);
     tok_close(a);
+}
+
+
+/* A pair cut to max tokens, the longest first: how many ids of a stay. */
+static size_t
+kept_of_first(tok_t *t, const char *a, const char *b)
+{
+    tok_scratch_t  *s = tok_scratch_new();
+    tok_result_t    r;
+    size_t          n = 0, i;
+
+    assert_int_equal(tok_encode_pair(t, s, a, strlen(a), b, strlen(b),
+                                     TOK_PARSE_SPECIAL | TOK_TYPES, &r), 0);
+    assert_int_equal(r.n, 5);
+    for (i = 0; i < r.n; i++) {
+        n += r.type_ids[i] == 0;
+    }
+    tok_scratch_free(s);
+    return n;
+}
+
+
+/*
+ * Who gets the odd token of two long sequences depends on how many tokens the
+ * reference makes of each before it stops: behind a word, not behind an added
+ * token.  The counts are those of `tokenizers` 0.23.2.
+ */
+static void
+odd_token(void **state)
+{
+    static const char  json[] =
+        "{\"truncation\":{\"max_length\":5,\"strategy\":\"LongestFirst\","
+        "\"stride\":0,\"direction\":\"Right\"},\"added_tokens\":[{\"id\":5,"
+        "\"content\":\"<x>\",\"single_word\":false,\"lstrip\":false,"
+        "\"rstrip\":false,\"normalized\":false,\"special\":true}],"
+        "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},"
+        "\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":"
+        "\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"a\":0,\"b\":1,"
+        "\"c\":2,\"d\":3,\"u\":4,\"<x>\":5}}}";
+    tok_err_t          err;
+    tok_t             *t;
+
+    (void) state;
+    assert_int_equal(load(json, &t, &err), 0);
+    assert_int_equal(kept_of_first(t, "a b c<x><x><x>a", "d d d d d d"), 3);
+    assert_int_equal(kept_of_first(t, "a b c d a b a", "d d d d d d"), 2);
+    assert_int_equal(kept_of_first(t, "a b c d a", "d d d d d d"), 2);
+    assert_int_equal(kept_of_first(t, "d d d d d d", "a b c<x><x><x>a"), 2);
+    tok_close(t);
 }
 
 
@@ -307,7 +369,7 @@ main(void)
         cmocka_unit_test(merges_in_order), cmocka_unit_test(refused),
         cmocka_unit_test(nesting), cmocka_unit_test(bad_text),
         cmocka_unit_test(special_text), cmocka_unit_test(image),
-        cmocka_unit_test(long_word)
+        cmocka_unit_test(odd_token), cmocka_unit_test(long_word)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

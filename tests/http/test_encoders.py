@@ -23,7 +23,7 @@ MINI_LENGTH = 256
 INPUTS_MAX = 2048
 
 HTTP = """
-    infer_model emb  { file @MODELS@/minilm; }
+    infer_model emb  { file @MODELS@/minilm; queue 64 timeout=120s; }
     infer_model null { file @MODELS@/minilm; null; }
     infer_model slow { file @MODELS@/minilm; null delay=50ms; sequences 4; }
     infer_model cls  { file %(folder)s/cls; precision float32; }

@@ -59,6 +59,7 @@ wrk_loop_run(const wrk_loop_opts_t *opts)
     }
     l->opts = opts;
     l->state = SHR_WORKER_LOADING;
+    l->take_max = LOOP_TAKE_MAX;
     wrk_rx_init(&l->rx, 1);
 
     l->signal_fd = loop_proc_start();
@@ -340,9 +341,16 @@ turn(loop_t *l)
 {
     int       more;
     uint32_t  i, taken;
+    uint64_t  begin;
 
     taken = loop_take(l);
+    begin = loop_clock();
     more = wrk_serve_step(&l->serve, l->now);
+    if (more || taken > 0) {
+        l->take_max = l->conf.null_delay_us != 0
+                      || loop_clock() - begin >= LOOP_LONG_STEP_NS
+                      ? LOOP_TAKE_MAX : LOOP_TAKE_FEW;
+    }
 
     for (i = 0; i < l->ngens; i++) {
         if (!l->gens[i]->gone) {

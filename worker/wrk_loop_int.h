@@ -17,7 +17,6 @@
 
 
 #define LOOP_GENS_MAX       16      /* as the supervisor has */
-#define LOOP_TAKE_MAX       64      /* submissions of one turn */
 #define LOOP_TICK_NS        1000000000ull   /* sweep, clients, beat */
 #define LOOP_LOOK_NS        1000000ull      /* events while busy */
 #define LOOP_FIGURES_NS     50000000ull     /* counters while busy */
@@ -25,6 +24,15 @@
 #define LOOP_NEAR_NS        80000ull        /* a moment: not slept through */
 #define LOOP_ALONE_NS       2000000000ull   /* without generation: end */
 #define LOOP_SPARE_ENTRIES  64      /* taken, to be refused at once */
+
+/*
+ * Submissions of one turn: many where a step is worth a batch; few where it
+ * takes no time, so that the first are answered while the next are on their
+ * way (with the null engine a tenth more requests, and a lower p99).
+ */
+#define LOOP_TAKE_MAX       64
+#define LOOP_TAKE_FEW       8
+#define LOOP_LONG_STEP_NS   200000ull
 
 /* A larger copy of a request is given back to the kernel when it was used. */
 #define LOOP_KEEP_BYTES     (256u << 10)
@@ -106,6 +114,7 @@ struct loop_s {
     uint64_t                load_us;
     uint64_t                broken_ns;      /* last complaint about a client */
     int                     parked;
+    uint32_t                take_max;       /* of the next turn */
 
     uint32_t                ngens;
     uint32_t                next_gen;       /* whose turn it is to be taken */
@@ -139,7 +148,7 @@ void loop_set_state(loop_t *l, shr_worker_state_t state);
 /* wrk_loop_take.c */
 
 int loop_entries_create(loop_t *l);
-/* Hands up to LOOP_TAKE_MAX submissions to the scheduler; how many. */
+/* Hands up to take_max submissions to the scheduler; how many. */
 uint32_t loop_take(loop_t *l);
 
 /* wrk_loop_proc.c */

@@ -66,7 +66,7 @@ loop_take(loop_t *l)
         return 0;
     }
 
-    while (n < LOOP_TAKE_MAX && empty < l->ngens && l->free_entries != NULL) {
+    while (n < l->take_max && empty < l->ngens && l->free_entries != NULL) {
         l->next_gen = (l->next_gen + 1) % l->ngens;
         g = l->gens[l->next_gen];
         rc = g->gone ? -SHR_EAGAIN : take_one(l, g);

@@ -29,8 +29,20 @@ SMOLLM2_SERVER = """
 """
 
 
+# Files that take longest. They begin first, so that none is left alone at the
+# end of a run in which several files run at a time.
+LONGEST = ["test_share", "test_life", "test_limits", "test_trace",
+           "test_classify", "test_nodes", "test_config", "test_replaced",
+           "test_swap", "test_examples", "test_status_page", "test_flow"]
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out under sanitizers")
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.module.__name__, len(rank)))
 
 
 def model_path(name):

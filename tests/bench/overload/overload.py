@@ -8,11 +8,13 @@ serves 25 requests a second. Its queue takes 8, then 1 (unless --queue says
 otherwise): an accepted request waits for those before it, so the longest wait
 is the queue's length over 25 a second. For each factor (0.5, 2 and 10 unless
 given) clients open streams at that multiple of 25 a second, whatever becomes
-of them, for ten seconds. Another process asks on one connection, one request
-after the other, and takes the time of each refusal, from the first byte sent
-to the last byte read; it leaves at once where it is accepted. The clients'
-processes are nicer than it, for their threads are no part of what is measured.
-One line for each factor.
+of them, for ten seconds. Where that is more than it can serve, another process
+asks on one connection, one request after the other, and takes the time of each
+refusal, from the first byte sent to the last byte read; it leaves at once
+where it is accepted. In turn with these it takes the time of a `return 503` on
+the same connection, which shows what the machine and the client add. The
+clients' processes are nicer than it, for their threads are no part of what is
+measured. One line for each factor.
 """
 
 import argparse
@@ -45,12 +47,14 @@ QUEUES = [8, 1]
 SERVER = """
         location /v1/ { infer_pass m; }
         location = /readyz { infer_pass m; }
+        location = /return { return 503 "{}"; }
 """
 BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}],
                    "stream": True}).encode()
 HEAD = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n")
 REQUEST = HEAD % len(BODY) + BODY
+CONTROL = b"GET /return HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def connect(port):
@@ -110,22 +114,32 @@ def load(port, rate, seed, queue):
     queue.put(out)
 
 
+def ask(sock, request):
+    """Seconds until a refusal was read, or None for an accepted request."""
+    start = time.perf_counter()
+    sock.sendall(request)
+    data = sock.recv(65536)
+    if data.startswith(b"HTTP/1.1 200"):
+        return None
+    while refusal(data) is None:
+        data += sock.recv(65536)
+    return time.perf_counter() - start
+
+
 def probe(port, stop, queue):
-    """Times of refusals, one after the other on one connection."""
-    times, sock = [], connect(port)
+    """Times of refusals and of the control, in turn on one connection."""
+    times, controls, sock = [], [], connect(port)
     while not stop.is_set():
-        start = time.perf_counter()
-        sock.sendall(REQUEST)
-        data = sock.recv(65536)
-        if data.startswith(b"HTTP/1.1 200"):
+        controls.append(ask(sock, CONTROL))
+        time.sleep(0.005)
+        spent = ask(sock, REQUEST)
+        if spent is None:
             sock.close()
             sock = connect(port)
             continue
-        while refusal(data) is None:
-            data += sock.recv(65536)
-        times.append(time.perf_counter() - start)
+        times.append(spent)
         time.sleep(0.005)
-    queue.put(times)
+    queue.put((times, controls))
 
 
 def at(values, share):
@@ -139,14 +153,17 @@ def run(port, factor):
     prober = multiprocessing.Process(target=probe, args=(port, stop, times))
     loader = multiprocessing.Process(target=load, args=(
         port, factor * CAPACITY, int(factor * 100), queue))
+    refused = []
     loader.start()
     time.sleep(1)
-    prober.start()
+    if factor > 1:
+        prober.start()
     out = queue.get()
     stop.set()
-    refused = times.get()
+    if factor > 1:
+        refused, controls = times.get()
+        prober.join()
     loader.join()
-    prober.join()
 
     first = [entry[1] for entry in out if entry[0] == "accepted"]
     shed = [entry for entry in out if entry[0] == "refused"]
@@ -156,8 +173,10 @@ def run(port, factor):
             "%4d refused" % (factor, len(first), at(first, 0.5),
                              at(first, 0.99), len(shed)))
     if len(refused) >= 20:
-        line += "; refusal p50 %.3f ms, p99 %.3f ms (%d)" % (
-            at(refused, 0.5), at(refused, 0.99), len(refused))
+        line += ("; refusal p50 %.3f ms, p99 %.3f ms (%d), return 503 %.3f "
+                 "and %.3f" % (at(refused, 0.5), at(refused, 0.99),
+                               len(refused), at(controls, 0.5),
+                               at(controls, 0.99)))
     print(line, flush=True)
 
 

@@ -23,7 +23,6 @@ reader(generate_count);
 reader(generate_real);
 reader(generate_stop);
 reader(generate_flag);
-reader(generate_not);
 
 static ngx_int_t ngx_http_infer_generate_begin(ngx_http_infer_parse_t *p);
 static ngx_int_t ngx_http_infer_generate_parsed(ngx_http_infer_parse_t *p);
@@ -69,6 +68,12 @@ static const ngx_http_infer_member_t  ngx_http_infer_generate_parameters[] = {
       at(repetition_penalty), 0.01, 100 },
     { ngx_string("frequency_penalty"), 0, ngx_http_infer_f_real,
       at(frequency_penalty), -2, 2 },
+    { ngx_string("num_beams"), 0, ngx_http_infer_f_count, at(beams),
+      1, SHR_BEAMS_MAX },
+    { ngx_string("length_penalty"), 0, ngx_http_infer_f_real,
+      at(length_penalty), -SHR_LENGTH_PENALTY, SHR_LENGTH_PENALTY },
+    { ngx_string("early_stopping"), 0, ngx_http_infer_f_flag,
+      SHR_REQ_EARLY_STOP, 0, 0 },
     { ngx_string("seed"), 0, ngx_http_infer_f_seed, 0, 0, 0 },
     { ngx_string("stop"), 0, ngx_http_infer_f_generate_stop, 0, 0, 0 },
     { ngx_string("stop_sequences"), 0, ngx_http_infer_f_generate_stop,
@@ -78,17 +83,15 @@ static const ngx_http_infer_member_t  ngx_http_infer_generate_parameters[] = {
     { ngx_string("return_full_text"), 0, ngx_http_infer_f_generate_flag,
       FLAG_FULL, 0, 0 },
     { ngx_string("best_of"), 0, ngx_http_infer_f_best_of, 0, 0, 0 },
-    { ngx_string("decoder_input_details"), 0, ngx_http_infer_f_generate_not,
+    { ngx_string("decoder_input_details"), 0, ngx_http_infer_f_only_false,
       0, 0, 0 },
-    { ngx_string("watermark"), 0, ngx_http_infer_f_generate_not, 0, 0, 0 },
+    { ngx_string("watermark"), 0, ngx_http_infer_f_only_false, 0, 0, 0 },
     { ngx_string("typical_p"), 0, ngx_http_infer_f_unsupported, 0, 0, 0 },
     { ngx_string("truncate"), 0, ngx_http_infer_f_unsupported, 0, 0, 0 },
     { ngx_string("grammar"), 0, ngx_http_infer_f_unsupported, 0, 0, 0 },
     { ngx_string("top_n_tokens"), 0, ngx_http_infer_f_unsupported, 0, 0, 0 },
     { ngx_string("adapter_id"), 0, ngx_http_infer_f_unsupported, 0, 0, 0 },
 };
-
-#undef at
 
 #define NGX_HTTP_INFER_NPARAMETERS                                            \
     (sizeof(ngx_http_infer_generate_parameters)                               \
@@ -129,7 +132,11 @@ ngx_http_infer_generate_parsed(ngx_http_infer_parse_t *p)
                                    "Missing required parameter: 'inputs'.");
     }
 
-    if (!ctx->generate->sampled) {
+    if (ngx_http_infer_parse_beams(p) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (p->sampled == NULL) {
         ctx->req.temperature = 0;
     }
 
@@ -215,7 +222,7 @@ reader(generate_parameters)
 
 reader(generate_count)
 {
-    p->ctx->generate->sampled = 1;
+    p->sampled = (char *) f->name.data;
 
     return ngx_http_infer_f_count(p, f, value);
 }
@@ -223,9 +230,15 @@ reader(generate_count)
 
 reader(generate_real)
 {
-    p->ctx->generate->sampled = 1;
+    if (ngx_http_infer_f_real(p, f, value) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
-    return ngx_http_infer_f_real(p, f, value);
+    if (f->offset != at(temperature) || p->ctx->req.temperature != 0) {
+        p->sampled = (char *) f->name.data;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -255,26 +268,14 @@ reader(generate_flag)
         p->ctx->generate->full = b;
         break;
     default:
-        p->ctx->generate->sampled |= b;
+        p->sampled = b ? (char *) f->name.data : p->sampled;
     }
 
     return NGX_OK;
 }
 
 
-/* Known, and only "no" is served. */
-reader(generate_not)
-{
-    ngx_uint_t  b;
-
-    if (ngx_http_infer_read_bool(p->ctx, (char *) f->name.data, value, &b)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return b ? ngx_http_infer_f_unsupported(p, f, value) : NGX_OK;
-}
+#undef at
 
 
 /* --- the answer --------------------------------------------------------- */

@@ -19,7 +19,6 @@ struct ngx_http_infer_generate_s {
     ngx_str_t                       input;
     unsigned                        details:1;
     unsigned                        full:1;     /* the input goes before */
-    unsigned                        sampled:1;
     unsigned                        stops:1;    /* stop strings were given */
 
     ngx_uint_t                      index;      /* of the next event */

@@ -35,7 +35,7 @@ static const ngx_http_infer_member_t  ngx_http_infer_members[] = {
       0, 0, 0 },
     { ngx_string("max_completion_tokens"), CHAT, ngx_http_infer_f_max_tokens,
       1, 0, 0 },
-    { ngx_string("temperature"), GENERATE, ngx_http_infer_f_real,
+    { ngx_string("temperature"), GENERATE, ngx_http_infer_f_temperature,
       at(temperature), 0, 2 },
     { ngx_string("top_p"), GENERATE, ngx_http_infer_f_real, at(top_p), 0, 1 },
     { ngx_string("min_p"), GENERATE, ngx_http_infer_f_real, at(min_p), 0, 1 },
@@ -58,6 +58,14 @@ static const ngx_http_infer_member_t  ngx_http_infer_members[] = {
     { ngx_string("logprobs"), CHAT, ngx_http_infer_f_logprobs_chat, 0, 0, 0 },
     { ngx_string("logprobs"), TEXT, ngx_http_infer_f_logprobs_text, 0, 0, 0 },
     { ngx_string("top_logprobs"), CHAT, ngx_http_infer_f_top_logprobs,
+      0, 0, 0 },
+    { ngx_string("num_beams"), GENERATE, ngx_http_infer_f_count, at(beams),
+      1, SHR_BEAMS_MAX },
+    { ngx_string("length_penalty"), GENERATE, ngx_http_infer_f_real,
+      at(length_penalty), -SHR_LENGTH_PENALTY, SHR_LENGTH_PENALTY },
+    { ngx_string("early_stopping"), GENERATE, ngx_http_infer_f_flag,
+      SHR_REQ_EARLY_STOP, 0, 0 },
+    { ngx_string("use_beam_search"), GENERATE, ngx_http_infer_f_beam_search,
       0, 0, 0 },
     { ngx_string("echo"), TEXT, ngx_http_infer_f_flag, SHR_REQ_ECHO, 0, 0 },
     { ngx_string("ignore_eos"), GENERATE, ngx_http_infer_f_flag,
@@ -109,6 +117,7 @@ ngx_http_infer_defaults(shr_req_t *req)
     req->temperature = 1;
     req->top_p = 1;
     req->repetition_penalty = 1;
+    req->length_penalty = 1;
     req->max_tokens = SHR_MAX_TOKENS_REST;
 }
 
@@ -297,6 +306,43 @@ ngx_http_infer_parse_inputs(ngx_http_infer_parse_t *p)
 }
 
 
+/* A beam search does not sample; what else it cannot do the worker knows. */
+ngx_int_t
+ngx_http_infer_parse_beams(ngx_http_infer_parse_t *p)
+{
+    char                  *param;
+    shr_req_t             *req;
+    ngx_http_infer_ctx_t  *ctx;
+
+    ctx = p->ctx;
+    req = &ctx->req;
+
+    if (req->beams > 1) {
+
+        if (p->sampled == NULL) {
+            req->temperature = 0;
+            return NGX_OK;
+        }
+
+        return ngx_http_infer_fail(ctx, NGX_HTTP_BAD_REQUEST, "invalid_value",
+                                   p->sampled, "'%s' asks for sampling, "
+                                   "'num_beams' for a beam search: one of "
+                                   "them at a time.", p->sampled);
+    }
+
+    param = req->length_penalty != 1 ? "length_penalty"
+            : req->flags & SHR_REQ_EARLY_STOP ? "early_stopping" : NULL;
+
+    if (param == NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_http_infer_fail(ctx, NGX_HTTP_BAD_REQUEST, "invalid_value",
+                               param, "'%s' is only allowed when 'num_beams' "
+                               "is above 1.", param);
+}
+
+
 /* What only all fields together can say. */
 static ngx_int_t
 ngx_http_infer_parse_end(ngx_http_infer_parse_t *p)
@@ -308,7 +354,9 @@ ngx_http_infer_parse_end(ngx_http_infer_parse_t *p)
     ctx = p->ctx;
     req = &ctx->req;
 
-    if (ngx_http_infer_parse_inputs(p) != NGX_OK) {
+    if (ngx_http_infer_parse_inputs(p) != NGX_OK
+        || ngx_http_infer_parse_beams(p) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -587,6 +635,19 @@ reader(real)
     }
 
     *(float *) ((u_char *) &p->ctx->req + f->offset) = (float) n;
+
+    return NGX_OK;
+}
+
+
+/* Noted, as the default is not 0. */
+reader(temperature)
+{
+    if (ngx_http_infer_f_real(p, f, value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    p->sampled = p->ctx->req.temperature != 0 ? (char *) f->name.data : NULL;
 
     return NGX_OK;
 }

@@ -20,6 +20,7 @@ typedef struct {
     ngx_uint_t             top_logprobs;
     ngx_uint_t             max_tokens;
     ngx_uint_t             no_tools;
+    char                  *sampled;             /* the field that asks so */
     ngx_http_infer_value_t tools;
 } ngx_http_infer_parse_t;
 
@@ -61,6 +62,7 @@ reader(stream);
 reader(stream_options);
 reader(max_tokens);
 reader(real);
+reader(temperature);
 reader(count);
 reader(seed);
 reader(stop);
@@ -77,8 +79,13 @@ reader(tool_choice);
 reader(response_format);
 reader(modalities);
 reader(best_of);
+reader(only_false);
+reader(beam_search);
 reader(unsupported);
 
+
+/* What the fields of beam searches say together. */
+ngx_int_t ngx_http_infer_parse_beams(ngx_http_infer_parse_t *p);
 
 /* The name of a member of an inner object, as it is written. */
 #define ngx_http_infer_named(name, s)                                         \

@@ -338,6 +338,43 @@ reader(best_of)
 }
 
 
+/* Known, and only "no" is served. */
+reader(only_false)
+{
+    ngx_uint_t  b;
+
+    if (ngx_http_infer_read_bool(p->ctx, (char *) f->name.data, value, &b)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return b ? ngx_http_infer_f_unsupported(p, f, value) : NGX_OK;
+}
+
+
+reader(beam_search)
+{
+    ngx_uint_t  b;
+
+    if (ngx_http_infer_read_bool(p->ctx, "use_beam_search", value, &b)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (!b) {
+        return NGX_OK;
+    }
+
+    return ngx_http_infer_fail(p->ctx, NGX_HTTP_BAD_REQUEST,
+                               "unsupported_parameter", "use_beam_search",
+                               "'use_beam_search' is not supported: "
+                               "'num_beams' asks for a beam search, and for "
+                               "its best answer.");
+}
+
+
 reader(unsupported)
 {
     return ngx_http_infer_fail(p->ctx, NGX_HTTP_BAD_REQUEST,

@@ -22,7 +22,7 @@
 
 
 #define SHR_MAGIC           0x3172686e69676eULL    /* "ngihr1" */
-#define SHR_ABI_VERSION     3
+#define SHR_ABI_VERSION     4
 
 #define SHR_LINE            64          /* bytes of a cache line */
 

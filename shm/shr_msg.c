@@ -116,7 +116,8 @@ shr_req_check_fixed(const shr_req_t *req, size_t len)
         || req->top_logprobs > 20
         || req->top_k < 0 || req->dims > SHR_DIMS_MAX
         || req->priority < SHR_PRIORITY_MIN
-        || req->priority > SHR_PRIORITY_MAX || req->reserved != 0)
+        || req->priority > SHR_PRIORITY_MAX || req->reserved != 0
+        || req->beams > SHR_BEAMS_MAX)
     {
         return -SHR_EBROKEN;
     }
@@ -126,7 +127,9 @@ shr_req_check_fixed(const shr_req_t *req, size_t len)
         || !shr_float_in(req->min_p, 0, 1)
         || !shr_float_in(req->repetition_penalty, 0.01f, 100)
         || !shr_float_in(req->presence_penalty, -100, 100)
-        || !shr_float_in(req->frequency_penalty, -100, 100))
+        || !shr_float_in(req->frequency_penalty, -100, 100)
+        || !shr_float_in(req->length_penalty, -SHR_LENGTH_PENALTY,
+                         SHR_LENGTH_PENALTY))
     {
         return -SHR_EBROKEN;
     }

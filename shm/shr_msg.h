@@ -23,6 +23,8 @@
 #define SHR_DIMS_MAX        16384u          /* values of one result */
 #define SHR_PRIORITY_MIN    (-8)
 #define SHR_PRIORITY_MAX    8
+#define SHR_BEAMS_MAX       16u
+#define SHR_LENGTH_PENALTY  10.0f           /* at most, either way */
 
 
 typedef enum {
@@ -45,14 +47,13 @@ typedef enum {
 #define SHR_REQ_OFFSETS     0x0020u     /* tokenize: SHR_F_OFFSETS too */
 #define SHR_REQ_NO_GEN      0x0040u     /* chat: no generation prompt */
 #define SHR_REQ_KEEP_SPECIAL 0x0080u   /* special tokens as text too */
-#define SHR_REQ_WHOLE       0x0100u     /* the answer is sent in one piece:
-                                           no hurry with frames but the last */
-#define SHR_REQ_TRUNCATE    0x0200u     /* inputs: cut what is too long, else
-                                           it is an error */
+#define SHR_REQ_WHOLE       0x0100u     /* sent whole: only the end is urgent */
+#define SHR_REQ_TRUNCATE    0x0200u     /* inputs: cut what is too long */
 #define SHR_REQ_LEFT        0x0400u     /* cut the beginning, not the end */
 #define SHR_REQ_RAW         0x0800u     /* no normalising, no probabilities */
 #define SHR_REQ_NORMALIZE   0x1000u     /* vectors: whatever the model says */
-#define SHR_REQ_FLAGS_ALL   0x1fffu
+#define SHR_REQ_EARLY_STOP  0x2000u     /* beams: ends with as many answers */
+#define SHR_REQ_FLAGS_ALL   0x3fffu
 #define SHR_MAX_TOKENS_REST UINT32_MAX  /* as many as the context has room */
 
 typedef struct {
@@ -79,10 +80,12 @@ typedef struct {
     float     frequency_penalty;    /* 0: off */
     uint32_t  dims;                 /* embed: first values only; 0: all */
     int32_t   priority;             /* the higher ones first */
+    uint32_t  beams;                /* of a search; 0 and 1: none */
+    float     length_penalty;       /* of beams; 1: scores are means */
     uint32_t  reserved;             /* 0 */
 } shr_req_t;
 
-_Static_assert(sizeof(shr_req_t) == 120, "the layout is the ABI");
+_Static_assert(sizeof(shr_req_t) == 128, "the layout is the ABI");
 
 
 /* Records follow the fixed part; each starts at a multiple of 8 bytes. */
@@ -130,8 +133,7 @@ typedef enum {
 
 typedef struct {
     uint16_t  type;                 /* shr_frame_type_t */
-    uint16_t  choice;               /* prompt index * n + choice; of values:
-                                       the input that the first one is of */
+    uint16_t  choice;               /* prompt index * n + choice, or input */
     uint32_t  len;                  /* payload bytes, without padding */
 } shr_frame_t;
 
@@ -216,13 +218,12 @@ typedef struct {
 } shr_error_t;
 
 
-/* A bounded writer of requests into private memory; never writes past cap.
- * `err` keeps the first failure, so a caller may check once, at the end. */
+/* A bounded writer of requests into private memory; never writes past cap. */
 typedef struct {
     uint8_t  *buf;
     size_t    cap;
     size_t    len;
-    int       err;                  /* 0 or -SHR_ETOOBIG */
+    int       err;                  /* 0 or -SHR_ETOOBIG: the first failure */
 } shr_req_writer_t;
 
 /* Puts the fixed part (its len, nrecords and magic are filled at the end). */
@@ -238,12 +239,11 @@ int shr_req_end(shr_req_writer_t *w);
  * inside the block.  0 or -SHR_EBROKEN. */
 int shr_req_check(const void *buf, size_t len);
 
-/* Walks the records of a checked request.  *pos starts at 0; returns NULL at
- * the end.  The data lies right after the record. */
+/* Walks the records of a checked request; the data lies right behind each.
+ * *pos starts at 0; NULL at the end. */
 const shr_record_t *shr_req_next(const void *buf, size_t *pos);
 
-/* Checks a private copy of a frame's header and payload (len bytes).  0 or
- * -SHR_EBROKEN. */
+/* Checks a private copy of a frame.  0 or -SHR_EBROKEN. */
 int shr_frame_check(const shr_frame_t *frame, const void *payload);
 
 

@@ -7,6 +7,16 @@
 #define WRK_OUT_INT_H
 
 
+/* Bytes of a frame in the ring. */
+#define wrk_frame_bytes(payload)                                              \
+    (sizeof(shr_frame_t) + (((size_t) (payload) + 7) & ~(size_t) 7))
+
+/* A log-probability frame with ntop alternatives, at most. */
+#define wrk_logprob_bytes(ntop)                                               \
+    wrk_frame_bytes(sizeof(shr_logprob_t) + (1 + (size_t) (ntop))             \
+                    * (sizeof(shr_logprob_entry_t) + SHR_TOKEN_TEXT_MAX))
+
+
 /* Bytes that a token of this seat may need, and the ends of its request. */
 size_t wrk_out_token_room(const wrk_sched_t *s, const wrk_seat_t *seat);
 size_t wrk_out_end_room(const wrk_request_t *r);

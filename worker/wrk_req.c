@@ -107,7 +107,10 @@ wrk_req_numbers(const shr_req_t *f, wrk_req_error_t *err)
         || wrk_req_range(f->presence_penalty, -100, 100,
                          "presence_penalty", err) != 0
         || wrk_req_range(f->frequency_penalty, -100, 100,
-                         "frequency_penalty", err) != 0)
+                         "frequency_penalty", err) != 0
+        || wrk_req_range(f->beams, 0, SHR_BEAMS_MAX, "num_beams", err) != 0
+        || wrk_req_range(f->length_penalty, -SHR_LENGTH_PENALTY,
+                         SHR_LENGTH_PENALTY, "length_penalty", err) != 0)
     {
         return -1;
     }

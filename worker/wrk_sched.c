@@ -2,7 +2,7 @@
  * The scheduler's frame: memory plan, the order of things in a step, figures.
  * What happens to a request is in wrk_sched_submit.c (comes), _life.c (waits,
  * gets a seat, ends), _kv.c (gets pages), _batch.c (computes), _spec.c
- * (guesses) and _out.c (speaks).
+ * (guesses), _beam.c (searches) and _out.c (speaks).
  */
 
 #include <assert.h>
@@ -102,6 +102,7 @@ wrk_sched_create(const wrk_sched_opts_t *opts, eng_t *eng, const tok_t *tok,
     assert(eng->limits.vocab > 0 && eng->limits.ctx_len > 0);
     assert(eng->limits.page_tokens > 0 && eng->limits.kv_pages > 0);
     assert(eng->limits.max_seqs > 0 && eng->limits.max_logits > 0);
+    assert(!opts->beams || opts->answer_max != 0);
 
     room = tok_stream_room(tok);
     s = calloc(1, sizeof(*s) + 2 * room);
@@ -176,6 +177,8 @@ wrk_sched_plan_memory(wrk_sched_t *s)
     s->stride = (size_t) s->ctx + WRK_SEAT_SPREAD;
     s->tokens = wrk_mem_map(s->nseats * s->stride * sizeof(uint32_t));
     s->pend = wrk_mem_map(s->nseats * s->pend_cap);
+    s->logprobs = wrk_mem_map(((size_t) s->nseats * s->opts.answer_max + 1)
+                              * sizeof(float));
     s->order = calloc(s->nseats, sizeof(uint32_t));
     s->members = calloc(s->nseats, sizeof(uint32_t));
     s->batch = calloc(s->opts.batch, sizeof(eng_tok_t));
@@ -183,8 +186,9 @@ wrk_sched_plan_memory(wrk_sched_t *s)
     s->forced = calloc(s->eng->limits.max_logits, sizeof(uint32_t));
 
     if (s->requests == NULL || s->seats == NULL || s->tokens == NULL
-        || s->pend == NULL || s->order == NULL || s->members == NULL
-        || s->batch == NULL || s->rows == NULL || s->forced == NULL
+        || s->pend == NULL || s->logprobs == NULL || s->order == NULL
+        || s->members == NULL || s->batch == NULL || s->rows == NULL
+        || s->forced == NULL
         || wrk_fair_init(&s->fair, s->nrequests) != 0
         || wrk_mem_init(&s->mem, bytes) != 0)
     {
@@ -213,6 +217,7 @@ wrk_sched_open_seats(wrk_sched_t *s)
         seat->seq = WRK_SEAT_NONE;
         seat->tokens = s->tokens + i * s->stride;
         seat->pend = s->pend + i * s->pend_cap;
+        seat->logprobs = s->logprobs + (size_t) i * s->opts.answer_max;
         s->order[i] = i;
     }
 
@@ -253,6 +258,8 @@ wrk_sched_destroy(wrk_sched_t *s)
     wrk_mem_unmap(s->seats, s->nseats * sizeof(wrk_seat_t));
     wrk_mem_unmap(s->tokens, s->nseats * s->stride * sizeof(uint32_t));
     wrk_mem_unmap(s->pend, s->nseats * s->pend_cap);
+    wrk_mem_unmap(s->logprobs, ((size_t) s->nseats * s->opts.answer_max + 1)
+                               * sizeof(float));
 
     if (s->mem.base != NULL) {
         wrk_mem_destroy(&s->mem);
@@ -383,7 +390,7 @@ wrk_sched_shutdown(wrk_sched_t *s)
         }
     }
 
-    assert(wrk_sched_idle(s) && s->nused == 0);
+    assert(wrk_sched_idle(s) && s->nused == 0 && s->nheld == 0);
 }
 
 
@@ -396,7 +403,7 @@ wrk_sched_stats(const wrk_sched_t *s, uint64_t value[SHR_NCOUNTERS])
     used -= s->prefix != NULL ? wrk_prefix_idle(s->prefix) : 0;
     value[SHR_G_WAITING] = s->waiting;
     value[SHR_G_WAITING_TOKENS] = s->waiting_tokens;
-    value[SHR_G_RUNNING] = s->nused;
+    value[SHR_G_RUNNING] = s->nused + s->nheld;
     value[SHR_G_KV_USED] = used * s->opts.kv_page_bytes;
     value[SHR_G_KV_TOTAL] = s->eng->limits.kv_pages * s->opts.kv_page_bytes;
     value[SHR_G_CONTEXT] = s->ctx;

@@ -74,6 +74,8 @@ typedef struct {
                                        the answer is a text of its own, and
                                        prompts cannot be echoed */
     uint32_t     answer_max;        /* tokens; 0: likewise */
+    uint32_t     beams;             /* 1: the engine can search (wrk_t2t.h);
+                                       then answer_max is not 0 */
     uint64_t     seed;              /* of requests without one; 0: random */
     const char  *name;              /* of the model, for messages */
     /* CLOCK_MONOTONIC in ns when NULL; a simulation brings its own. */

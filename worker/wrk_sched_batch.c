@@ -130,6 +130,11 @@ wrk_seat_promise(wrk_sched_t *s, wrk_seat_t *seat)
 static int
 wrk_seat_ready(wrk_sched_t *s, wrk_seat_t *seat)
 {
+    if (seat->nfound != 0) {
+        wrk_beam_speak(s, seat);
+        return 0;
+    }
+
     if (wrk_seat_scores(seat)) {
         if (seat->echo_at != 0) {
             return 1;
@@ -564,6 +569,12 @@ wrk_seat_apply(wrk_sched_t *s, wrk_seat_t *seat, uint64_t now_ns)
 
     if (seat->max_tokens != 0 && seat->computed == seat->ntokens) {
         assert(nrows > seat->ndraft);
+
+        if (seat->request->beams != 0) {
+            wrk_beam_apply(s, seat, now_ns);
+            return;
+        }
+
         wrk_seat_accept(s, seat, rows != NULL
                                  ? &rows[nrows - 1 - seat->ndraft] : NULL,
                         now_ns);

@@ -33,15 +33,6 @@
 #define WRK_WHOLE_NS          20000000u /* and how long its frames may wait */
 #define WRK_ERROR_ROOM        768u      /* an error frame, its text included */
 
-/* Bytes of a frame in the ring. */
-#define wrk_frame_bytes(payload)                                              \
-    (sizeof(shr_frame_t) + (((size_t) (payload) + 7) & ~(size_t) 7))
-
-/* A log-probability frame with ntop alternatives, at most. */
-#define wrk_logprob_bytes(ntop)                                               \
-    wrk_frame_bytes(sizeof(shr_logprob_t) + (1 + (size_t) (ntop))             \
-                    * (sizeof(shr_logprob_entry_t) + SHR_TOKEN_TEXT_MAX))
-
 #define wrk_min(a, b)  ((a) < (b) ? (a) : (b))
 #define wrk_max(a, b)  ((a) > (b) ? (a) : (b))
 
@@ -71,6 +62,8 @@ struct wrk_request_s {
     uint64_t               number;      /* age: smaller is older */
 
     uint32_t               task, flags, n, top_logprobs;
+    uint32_t               beams;       /* of a search; 0: none */
+    float                  length_penalty;
     uint32_t               max_tokens;
     uint64_t               queued_ns, deadline_ns, queue_deadline_ns;
     uint64_t               scope;       /* prefixes are shared inside it */
@@ -127,9 +120,12 @@ typedef struct {
     uint32_t           spec_k;          /* drafts to try next */
     uint32_t           spec_wait;       /* tokens until then */
     uint32_t           spec_miss;       /* and after the next miss */
+    uint32_t           held;            /* other beams of its search */
+    uint32_t           nfound;          /* tokens that it has found */
     uint32_t           chars;           /* of the choice's text */
     uint32_t           pend_len;
     uint32_t          *tokens;          /* prompt and generated, ctx long */
+    float             *logprobs;        /* of what was found */
     char              *pend;            /* text not yet sent */
     tok_stream_t       stream;
     wrk_stop_state_t   stop;
@@ -161,10 +157,11 @@ struct wrk_sched_s {
     uint32_t           nseats;
     wrk_seat_t        *seats;
     uint32_t          *order;           /* seats in use, the oldest first */
-    uint32_t           nused;
+    uint32_t           nused, nheld;    /* seats; seats' worth of beams */
     uint32_t          *tokens;
     size_t             stride;          /* of a seat in tokens */
     char              *pend;
+    float             *logprobs;        /* answer_max of each seat */
 
     eng_tok_t         *batch;
     uint32_t           nbatch, nrows, ndecode;
@@ -242,6 +239,7 @@ int wrk_seat_promise(wrk_sched_t *s, wrk_seat_t *seat);
 uint64_t wrk_sched_now(const wrk_sched_t *s);
 
 
+#include "worker/wrk_beam_int.h"    /* wrk_sched_beam.c: searches */
 #include "worker/wrk_kv_int.h"      /* wrk_sched_kv.c: pages */
 #include "worker/wrk_out_int.h"     /* wrk_sched_out.c: frames */
 #include "worker/wrk_spec_int.h"    /* wrk_sched_spec.c: guesses */

@@ -406,6 +406,7 @@ wrk_kv_start(wrk_sched_t *s, uint32_t at)
         wrk_kv_count(s, seat);
     }
 
+    wrk_beam_start(s, seat);
     seat->state = WRK_SEAT_RUN;
 
     return 1;

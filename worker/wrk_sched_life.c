@@ -268,6 +268,7 @@ wrk_seat_free(wrk_sched_t *s, wrk_seat_t *seat)
     s->order[s->nused] = index;
 
     wrk_kv_give(s, seat);
+    wrk_beam_release(s, seat);
     seat->state = WRK_SEAT_FREE;
     seat->request = NULL;
     seat->batch_n = 0;
@@ -326,6 +327,7 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
     seat->counted = 0;
     wrk_path_init(&seat->path, r->scope);
     wrk_spec_start(seat);
+    wrk_beam_hold(s, seat);
     seat->max_tokens = wrk_min(r->max_tokens, s->ctx - seat->nprompt);
     seat->max_tokens = s->opts.answer_max != 0
                        ? wrk_min(seat->max_tokens, s->opts.answer_max)
@@ -342,6 +344,13 @@ wrk_seat_take(wrk_sched_t *s, wrk_request_t *r)
 }
 
 
+static int
+wrk_seats_enough(const wrk_sched_t *s, const wrk_request_t *r)
+{
+    return s->nused + s->nheld + wrk_beam_seats(r) <= s->nseats;
+}
+
+
 /* The next request to start: that of the key with the smallest share. */
 static wrk_request_t *
 wrk_queue_next(wrk_sched_t *s, uint64_t now_ns)
@@ -355,12 +364,14 @@ wrk_queue_next(wrk_sched_t *s, uint64_t now_ns)
 }
 
 
+/* A request that needs more seats than are free is waited for: nobody behind
+ * it starts, so it comes to have them. */
 void
 wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
 {
     wrk_request_t  *r;
 
-    while (s->nused < s->nseats) {
+    while (s->nused + s->nheld < s->nseats) {
         r = s->partial != NULL ? s->partial : wrk_queue_next(s, now_ns);
 
         if (r == NULL) {
@@ -373,6 +384,10 @@ wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
                 continue;
             }
 
+            if (!wrk_seats_enough(s, r)) {
+                break;
+            }
+
             wrk_request_unqueue(s, r);
             wrk_fair_take(&s->fair, &r->fair, now_ns);
             wrk_fair_charge(&r->fair, r->prompt_tokens);
@@ -382,6 +397,10 @@ wrk_sched_admit(wrk_sched_t *s, uint64_t now_ns)
             r->told_ns = now_ns;
             s->count[SHR_C_PROMPT_TOKENS] += r->prompt_tokens;
             wrk_out_start(r);
+        }
+
+        if (!wrk_seats_enough(s, r)) {
+            break;
         }
 
         wrk_seat_take(s, r);

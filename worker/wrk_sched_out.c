@@ -370,7 +370,9 @@ wrk_out_token(wrk_sched_t *s, wrk_seat_t *seat, uint32_t id, const float *row)
     }
 
     if (r->flags & SHR_REQ_LOGPROBS) {
-        wrk_out_logprob(s, seat, id, row, 0);
+        wrk_out_logprob(s, seat, id, row, seat->nfound != 0
+                        ? seat->logprobs[seat->ntokens - seat->nprompt - 1]
+                        : 0);
     }
 
     if (tok_stream_step(&seat->stream, s->tok, id, s->piece, s->piece_room,

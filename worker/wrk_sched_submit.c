@@ -96,6 +96,8 @@ wrk_submit_fields(wrk_sched_t *s, wrk_request_t *r, uint64_t now_ns)
     r->n = f->n;
     r->top_logprobs = f->top_logprobs;
     r->max_tokens = f->max_tokens;
+    r->beams = f->beams > 1 ? f->beams : 0;
+    r->length_penalty = f->length_penalty;
     r->scope = f->scope;
     r->share = f->fair;
     memcpy(r->id, s->req.id.data != NULL ? s->req.id.data : "",
@@ -300,8 +302,12 @@ wrk_submit_checked(wrk_sched_t *s, wrk_request_t *r, const void *req,
         return wrk_submit_reply(s, r);
     }
 
+    if (wrk_beam_check(s, r) != 0) {
+        return -1;
+    }
+
     /* Refused before it costs anything. */
-    free_seats = s->nseats - s->nused;
+    free_seats = s->nseats - s->nused - s->nheld;
 
     if (s->waiting >= s->opts.queue_requests + free_seats
         && r->task != SHR_TASK_TOKENIZE)

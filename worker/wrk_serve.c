@@ -73,6 +73,7 @@ wrk_serve_open(wrk_serve_t *v, wrk_model_t *m, const wrk_conf_t *conf,
     if (m->prompt_max != 0) {
         opts.prompt_max = m->prompt_max;
         opts.answer_max = m->answer_max;
+        opts.beams = 1;
         opts.prefix_cache = 0;
         opts.speculate = 0;
     }

@@ -22,6 +22,11 @@ typedef struct {
     uint32_t      source;           /* of the encoder, NONE: not yet */
     uint32_t      answer;           /* of the decoder */
     uint32_t     *prompt;           /* max_seq ids */
+    uint32_t      row, nrows;       /* of the decoder's step */
+
+    enc_beam_opts_t  search;        /* beams 0: none */
+    enc_beam_t      *beam;          /* NULL: not begun */
+    int              found;         /* what its last step said */
 } seq_t;
 
 typedef struct {
@@ -38,7 +43,6 @@ typedef struct {
     uint32_t     *whose;
     uint32_t     *sources;
     enc_tok_t    *toks;
-    uint32_t     *row_of;           /* in the caller's batch */
     const float **rows;
 } t2t_t;
 
@@ -79,6 +83,11 @@ t2t_seq_clear(t2t_t *e, seq_t *q)
         q->answer = NONE;
     }
 
+    if (q->beam != NULL) {
+        enc_beam_close(q->beam);
+        q->beam = NULL;
+    }
+
     if (q->source != NONE) {
         assert(e->users[q->source] > 0);
 
@@ -92,6 +101,8 @@ t2t_seq_clear(t2t_t *e, seq_t *q)
     e->nfree += q->reserved;
     q->reserved = 0;
     q->len = 0;
+    q->search.beams = 0;
+    q->found = 0;
     q->state = SEQ_PROMPT;
 }
 
@@ -323,14 +334,97 @@ t2t_gather(t2t_t *e, const eng_tok_t *toks, uint32_t ntoks)
 }
 
 
+/* The decoder's first step of an answer is to come. */
+static int
+t2t_begin(t2t_t *e, seq_t *q)
+{
+    q->state = SEQ_ANSWER;
+
+    return q->search.beams != 0
+           ? enc_beam_open(e->enc, q->source, &q->search, &q->beam)
+           : enc_seq_open(e->enc, q->source, &q->answer);
+}
+
+
+/* The decoder's tokens for those that want logits; how many, or an error. */
+static int
+t2t_tokens(t2t_t *e, const eng_tok_t *toks, uint32_t ntoks)
+{
+    int       rc, first;
+    uint32_t  i, n;
+    seq_t    *q;
+
+    for (i = 0, n = 0; i < ntoks; i++) {
+        q = &e->seqs[toks[i].seq];
+
+        if (!toks[i].want_logits) {
+            continue;
+        }
+
+        first = q->state == SEQ_PROMPT;
+        rc = first ? t2t_begin(e, q) : ENG_OK;
+
+        if (rc != ENG_OK) {
+            return rc;
+        }
+
+        if (q->found != 0) {
+            return ENG_EINVAL;          /* nothing more to search */
+        }
+
+        q->row = n;
+        q->nrows = 1;
+
+        if (q->beam != NULL) {
+            assert(q->search.beams <= e->max_seqs - n);
+            q->nrows = enc_beam_want(q->beam, &e->toks[n]);
+
+        } else {
+            assert(n < e->max_seqs);
+            e->toks[n].seq = q->answer;
+            e->toks[n].token = first ? e->start_id : toks[i].token;
+        }
+
+        n += q->nrows;
+    }
+
+    return (int) n;
+}
+
+
+/* What the decoder said, to the searches and to the caller.  A search that
+ * fails is its own sequence's trouble. */
+static void
+t2t_results(t2t_t *e, const eng_tok_t *toks, uint32_t ntoks,
+    const float **logits)
+{
+    uint32_t  i;
+    seq_t    *q;
+
+    for (i = 0; i < ntoks; i++) {
+        q = &e->seqs[toks[i].seq];
+
+        if (!toks[i].want_logits) {
+            continue;
+        }
+
+        if (q->beam != NULL) {
+            q->found = enc_beam_take(q->beam, &e->rows[q->row]);
+            logits[i] = NULL;
+
+        } else {
+            logits[i] = e->rows[q->row];
+        }
+    }
+}
+
+
 static int
 t2t_step(void *ctx, const eng_tok_t *toks, uint32_t ntoks,
     const float **logits)
 {
-    int       rc;
-    uint32_t  i, n;
-    t2t_t    *e;
-    seq_t    *q;
+    int     rc;
+    t2t_t  *e;
 
     e = ctx;
     rc = t2t_gather(e, toks, ntoks);
@@ -339,32 +433,16 @@ t2t_step(void *ctx, const eng_tok_t *toks, uint32_t ntoks,
         rc = t2t_sources(e, toks, ntoks);
     }
 
-    for (i = 0, n = 0; rc == ENG_OK && i < ntoks; i++) {
-        q = &e->seqs[toks[i].seq];
-
-        if (!toks[i].want_logits) {
-            continue;
-        }
-
-        assert(n < e->max_seqs);
-        e->toks[n].token = toks[i].token;
-
-        if (q->state == SEQ_PROMPT) {
-            rc = enc_seq_open(e->enc, q->source, &q->answer);
-            e->toks[n].token = e->start_id;
-            q->state = SEQ_ANSWER;
-        }
-
-        e->toks[n].seq = q->answer;
-        e->row_of[n++] = i;
+    if (rc == ENG_OK) {
+        rc = t2t_tokens(e, toks, ntoks);
     }
 
-    if (rc == ENG_OK && n != 0) {
-        rc = enc_step(e->enc, e->toks, n, e->rows);
-    }
+    if (rc > 0) {
+        rc = enc_step(e->enc, e->toks, (uint32_t) rc, e->rows);
 
-    for (i = 0; rc == ENG_OK && i < n; i++) {
-        logits[e->row_of[i]] = e->rows[i];
+        if (rc == ENG_OK) {
+            t2t_results(e, toks, ntoks, logits);
+        }
     }
 
     return rc;
@@ -394,7 +472,6 @@ t2t_free(t2t_t *e)
     free(e->whose);
     free(e->sources);
     free(e->toks);
-    free(e->row_of);
     free(e->rows);
     free(e);
 }
@@ -456,12 +533,11 @@ t2t_alloc(t2t_t *e)
     e->whose = calloc(e->max_seqs, sizeof(uint32_t));
     e->sources = calloc(e->max_seqs, sizeof(uint32_t));
     e->toks = calloc(e->max_seqs, sizeof(enc_tok_t));
-    e->row_of = calloc(e->max_seqs, sizeof(uint32_t));
     e->rows = calloc(e->max_seqs, sizeof(float *));
 
     if (e->seqs == NULL || e->users == NULL || e->ids == NULL
         || e->at == NULL || e->whose == NULL || e->sources == NULL
-        || e->toks == NULL || e->row_of == NULL || e->rows == NULL)
+        || e->toks == NULL || e->rows == NULL)
     {
         return -1;
     }
@@ -524,4 +600,46 @@ wrk_t2t_open(eng_t *eng, const enc_model_t *model, enc_t *enc,
     eng->ctx = e;
 
     return ENG_OK;
+}
+
+
+/* --- searches ------------------------------------------------------------- */
+
+static seq_t *
+t2t_seq(eng_t *eng, uint32_t seq)
+{
+    t2t_t  *e;
+
+    assert(eng->ops == &t2t_ops);
+    e = eng->ctx;
+    assert(seq < e->max_seqs && e->seqs[seq].state != SEQ_FREE);
+
+    return &e->seqs[seq];
+}
+
+
+void
+wrk_t2t_search(eng_t *eng, uint32_t seq, const enc_beam_opts_t *o)
+{
+    seq_t  *q;
+
+    q = t2t_seq(eng, seq);
+    assert(q->state == SEQ_PROMPT && q->len == 0 && o->beams != 0);
+    q->search = *o;
+}
+
+
+int
+wrk_t2t_found(eng_t *eng, uint32_t seq, const enc_found_t **found, uint32_t *n)
+{
+    float   score;
+    seq_t  *q;
+
+    q = t2t_seq(eng, seq);
+
+    if (q->found == 1) {
+        *found = enc_beam_best(q->beam, n, &score);
+    }
+
+    return q->found;
 }

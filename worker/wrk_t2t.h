@@ -11,12 +11,17 @@
  *
  * Who may call: an inference worker, tests.  The scheduler must not reuse
  * prefixes, speculate, or ask for logits within a prompt.
+ *
+ * An answer may also be searched (enc_beam.h): then each token of the sequence
+ * is one step of the search, whatever the token, with a row of the decoder's
+ * batch for each beam, and there are no logits.  A search takes as many of the
+ * engine's `sequences` as it has beams; the caller counts them.
  */
 
 #ifndef WRK_T2T_H
 #define WRK_T2T_H
 
-#include "worker/encoder/enc.h"
+#include "worker/encoder/enc_beam.h"
 #include "worker/engine/eng.h"
 
 
@@ -36,6 +41,15 @@ uint32_t wrk_t2t_sequences(const enc_info_t *info, uint32_t max_out,
  */
 int wrk_t2t_open(eng_t *eng, const enc_model_t *model, enc_t *enc,
     uint32_t sequences, uint32_t batch);
+
+/* The next answer of this sequence, which is empty, is searched; it forgets
+ * that when it is emptied.  eng is one of these engines. */
+void wrk_t2t_search(eng_t *eng, uint32_t seq, const enc_beam_opts_t *o);
+
+/* 1: the search is over, *found points to *n tokens, n > 0, until the sequence
+ * is emptied; 0: not yet; ENG_EINVAL: the model's logits were not finite. */
+int wrk_t2t_found(eng_t *eng, uint32_t seq, const enc_found_t **found,
+    uint32_t *n);
 
 
 #endif /* WRK_T2T_H */

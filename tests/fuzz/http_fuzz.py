@@ -52,6 +52,8 @@ CORPUS = [
     ("completions", {"prompt": "a", "top_k": 5, "min_p": 0.1,
                      "repetition_penalty": 1.1, "ignore_eos": True,
                      "max_tokens": 8}),
+    ("completions", {"prompt": "a", "num_beams": 1, "length_penalty": 1.0,
+                     "early_stopping": False, "use_beam_search": False}),
     ("tokenize", {"prompt": "Hello w\u00f6rld", "return_offsets": True}),
     ("tokenize", {"messages": HELLO, "add_generation_prompt": False}),
     ("detokenize", {"tokens": [1, 2, 3]}),
@@ -60,6 +62,22 @@ CORPUS = [
     ("generate", {"inputs": "a", "stream": True}),
     ("generate_stream", {"inputs": "a", "parameters": {
         "max_new_tokens": 3, "stop": ["x"], "do_sample": True}}),
+]
+
+# of a server whose model is an encoder with a decoder
+SEARCHES = [
+    ("completions", {"prompt": "w5 w7", "num_beams": 4, "max_tokens": 20,
+                     "length_penalty": -0.5, "early_stopping": True}),
+    ("completions", {"prompt": [[5], [6, 7]], "num_beams": 16,
+                     "stop": ["w9"], "stream": True, "max_tokens": 9}),
+    ("completions", {"prompt": [5], "num_beams": 2, "temperature": 0,
+                     "logprobs": 0, "seed": 1, "n": 1}),
+    ("completions", {"prompt": [5, 8], "temperature": 0}),
+    ("generate", {"inputs": "w5", "parameters": {
+        "num_beams": 3, "details": True, "max_new_tokens": 12,
+        "length_penalty": 2, "early_stopping": False}}),
+    ("generate_stream", {"inputs": "w5", "parameters": {
+        "num_beams": 3, "do_sample": False, "stop": ["w6"]}}),
 ]
 
 # of a server whose model is an encoder

@@ -233,18 +233,6 @@ typedef struct {
 int enc_step(enc_t *e, const enc_tok_t *t, uint32_t n,
     const float **logits);
 
-/* Beam search over one source, as the reference implementation defines it:
-   hypotheses end at eos, score = sum of log probabilities / length^penalty. */
-typedef struct {
-    uint32_t  beams;              /* 1..ENC_BEAMS_MAX; 1: greedy             */
-    uint32_t  max_new;            /* tokens with eos, <= max_out             */
-    float     length_penalty;     /* usually 1                               */
-    int       early_stopping;     /* stop at `beams` finished hypotheses     */
-} enc_beam_opts_t;
-
-/* out[max_new]: the best answer without start token, with eos if it ended;
-   *score its score. */
-int enc_beam(enc_t *e, uint32_t src, const enc_beam_opts_t *o,
-    uint32_t *out, uint32_t *n_out, float *score);
+/* Beam search is in enc_beam.h. */
 
 #endif

@@ -4,7 +4,11 @@
  * the first `beams` of them become hypotheses, with their sum of log
  * probabilities divided by length^penalty; the best `beams` that do not end
  * go on.  It is over when no running beam can still beat the worst
- * hypothesis, or at max_new tokens.  Memory is part of the engine's plan.
+ * hypothesis, or at max_new tokens.
+ *
+ * The first continuation of a beam goes on in its parent's sequence, others
+ * in copies of it, in sequences of beams that nothing continues: `beams` of
+ * them are enough.
  */
 #include <math.h>
 #include <string.h>
@@ -12,93 +16,152 @@
 #include "worker/encoder/enc_int.h"
 #include "worker/engine/eng_chk.h"
 
-#define CANDIDATES  (2u * ENC_BEAMS_MAX)
-#define NEVER       -1e9f
+#define NONE  UINT32_MAX
 
-typedef struct {
-    float     sum;
-    uint32_t  parent;             /* of the running beams                    */
-    uint32_t  token;
-} cand_t;
-
-typedef struct {
-    enc_t                  *e;
-    const enc_beam_opts_t  *o;
-    uint32_t                seq[2][ENC_BEAMS_MAX];  /* running, spare        */
-    uint32_t                n_seq;
-    uint32_t                n;                      /* running beams         */
-    uint32_t                len;                    /* tokens of each        */
-    float                   sum[ENC_BEAMS_MAX];
-    cand_t                  cand[CANDIDATES];
-    uint32_t                n_cand;
-    float                   done[ENC_BEAMS_MAX];    /* NEVER: none           */
-    uint32_t                done_len[ENC_BEAMS_MAX];
-} beam_t;
+/* Sets of tokens: running beams, the next ones, finished ones. */
+enum { RUNS = 0, NEXT, DONE };
 
 
-/* Tokens: sets 0 and 1 are the running beams' and the next ones', 2 the
-   finished ones'. */
-static uint32_t *
-tokens(const beam_t *b, uint32_t set, uint32_t i)
+void
+enc_beam_init(enc_t *e)
 {
-    return b->e->beam + ((size_t) set * ENC_BEAMS_MAX + i)
+    uint32_t  i;
+
+    for (i = 0; i < e->lanes; i++) {
+        e->lane[i] = e->lanes - 1 - i;
+    }
+    e->free_lanes = e->lanes;
+}
+
+
+static enc_found_t *
+tokens(const enc_beam_t *b, uint32_t set, uint32_t i)
+{
+    return b->e->found + ((size_t) set * b->e->lanes + b->lane[i])
            * b->e->limits.max_out;
 }
 
 
 static float
-penalised(const beam_t *b, float sum, uint32_t len)
+penalised(const enc_beam_t *b, float sum, uint32_t len)
 {
-    return sum / powf((float) len, b->o->length_penalty);
+    return sum / powf((float) len, b->o.length_penalty);
 }
 
 
-/* Keeps the best candidates, descending; of equals the earlier one. */
-static void
-offer(beam_t *b, uint32_t cap, float sum, uint32_t parent, uint32_t token)
+int
+enc_beam_open(enc_t *e, uint32_t src, const enc_beam_opts_t *o,
+    enc_beam_t **search)
+{
+    int          rc = 0;
+    uint32_t     i;
+    enc_beam_t  *b;
+
+    if (!e->has_kv || o->beams == 0 || o->beams > ENC_BEAMS_MAX
+        || o->max_new == 0 || o->max_new > e->limits.max_out
+        || !isfinite(o->length_penalty))
+    {
+        return ENG_EINVAL;
+    }
+    if (o->beams > e->free_lanes) {
+        return ENG_ENOSEQ;
+    }
+
+    b = &e->search[e->lane[e->free_lanes - 1]];
+    memset(b, 0, sizeof(*b));
+    b->e = e;
+    b->o = *o;
+    b->n = 1;
+    for (i = 0; i < o->beams; i++) {
+        b->lane[i] = e->lane[--e->free_lanes];
+    }
+    while (rc == 0 && b->n_seq < o->beams) {
+        rc = enc_seq_open(e, src, &b->seq[b->n_seq]);
+        b->n_seq += rc == 0;
+    }
+    if (rc != 0) {
+        enc_beam_close(b);
+        return rc;
+    }
+    *search = b;
+
+    return 0;
+}
+
+
+void
+enc_beam_close(enc_beam_t *b)
 {
     uint32_t  i;
 
-    if (b->n_cand == cap && !(sum > b->cand[cap - 1].sum)) {
+    eng_assert(b->e != NULL);
+    for (i = 0; i < b->n_seq; i++) {
+        enc_seq_close(b->e, b->seq[i]);
+    }
+    for (i = b->o.beams; i > 0; i--) {
+        b->e->lane[b->e->free_lanes++] = b->lane[i - 1];
+    }
+    b->e = NULL;
+}
+
+
+uint32_t
+enc_beam_want(const enc_beam_t *b, enc_tok_t *t)
+{
+    uint32_t  i;
+
+    for (i = 0; i < b->n; i++) {
+        t[i].seq = b->seq[i];
+        t[i].token = b->len == 0 ? b->e->m->hp.start_id
+                                 : tokens(b, RUNS, i)[b->len - 1].token;
+    }
+
+    return b->n;
+}
+
+
+/* ---- one step ------------------------------------------------------------ */
+
+/* Keeps the best candidates, descending; of equals the earlier one. */
+static void
+offer(enc_beam_t *b, uint32_t cap, const enc_cand_t *c)
+{
+    uint32_t  i;
+
+    if (b->n_cand == cap && !(c->sum > b->cand[cap - 1].sum)) {
         return;
     }
     i = b->n_cand < cap ? b->n_cand++ : cap - 1;
-    while (i > 0 && sum > b->cand[i - 1].sum) {
+    while (i > 0 && c->sum > b->cand[i - 1].sum) {
         b->cand[i] = b->cand[i - 1];
         i--;
     }
-    b->cand[i] = (cand_t) { sum, parent, token };
+    b->cand[i] = *c;
 }
 
 
 static int
-expand(beam_t *b)
+expand(enc_beam_t *b, const float *const *logits)
 {
-    int           rc;
-    enc_t        *e = b->e;
-    float         val[CANDIDATES], lse;
-    uint32_t      i, k, n, idx[CANDIDATES], cap = 2 * b->o->beams;
-    uint32_t      vocab = e->limits.vocab;
-    enc_tok_t     t[ENC_BEAMS_MAX];
-    const float  *logits[ENC_BEAMS_MAX];
+    float       val[2 * ENC_BEAMS_MAX], lse;
+    uint32_t    i, k, n, idx[2 * ENC_BEAMS_MAX], vocab = b->e->limits.vocab;
+    uint32_t    cap = b->o.beams == 1 ? 1 : 2 * b->o.beams;
+    enc_cand_t  c;
 
-    for (i = 0; i < b->n; i++) {
-        t[i].seq = b->seq[0][i];
-        t[i].token = b->len == 0 ? e->m->hp.start_id
-                                 : tokens(b, 0, i)[b->len - 1];
-    }
-    rc = enc_step(e, t, b->n, logits);
-    if (rc != 0) {
-        return rc;
-    }
-
-    b->n_cand = 0;
     cap = cap < vocab ? cap : vocab;
+    b->n_cand = 0;
     for (i = 0; i < b->n; i++) {
         lse = kern_logsumexp(logits[i], vocab);
+        if (!isfinite(lse)) {
+            return ENG_EINVAL;
+        }
         n = kern_topk(logits[i], vocab, cap, idx, val);
         for (k = 0; k < n; k++) {
-            offer(b, cap, b->sum[i] + (val[k] - lse), i, idx[k]);
+            c.parent = i;
+            c.last.token = idx[k];
+            c.last.logprob = val[k] - lse;
+            c.sum = b->sum[i] + c.last.logprob;
+            offer(b, cap, &c);
         }
     }
 
@@ -106,167 +169,155 @@ expand(beam_t *b)
 }
 
 
+/* A beam's tokens and one more. */
+static void
+extend(const enc_beam_t *b, uint32_t set, uint32_t i, const enc_cand_t *c)
+{
+    enc_found_t  *t = tokens(b, set, i);
+
+    memcpy(t, tokens(b, RUNS, c->parent), b->len * sizeof(t[0]));
+    t[b->len] = c->last;
+}
+
+
 /* A hypothesis takes the place of the worst, if it is better. */
 static void
-finish(beam_t *b, const cand_t *c)
+finish(enc_beam_t *b, const enc_cand_t *c)
 {
-    float      score = penalised(b, c->sum, b->len + 1);
-    uint32_t   i, worst = 0, *t;
+    float     score = penalised(b, c->sum, b->len + 1);
+    uint32_t  i, worst = 0;
 
-    for (i = 1; i < b->o->beams; i++) {
-        worst = b->done[i] < b->done[worst] ? i : worst;
+    for (i = 0; i < b->o.beams && b->done_len[worst] > 0; i++) {
+        worst = b->done_len[i] == 0 || b->done[i] < b->done[worst] ? i
+                                                                   : worst;
     }
-    if (!(score > b->done[worst])) {
+    if (b->done_len[worst] > 0 && !(score > b->done[worst])) {
         return;
     }
     b->done[worst] = score;
     b->done_len[worst] = b->len + 1;
-    t = tokens(b, 2, worst);
-    memcpy(t, tokens(b, 0, c->parent), b->len * sizeof(t[0]));
-    t[b->len] = c->token;
+    extend(b, DONE, worst, c);
 }
 
 
-/* The next running beams: copies of their parents' keys and values. */
+/* Sequences of the next beams, by their parents. */
 static int
-advance(beam_t *b)
+inherit(enc_beam_t *b, const uint32_t *parent, uint32_t n)
 {
-    int           rc = 0;
-    uint32_t      i, n = 0, *t, swap;
-    uint32_t      eos = b->e->m->hp.eos_id;
-    const cand_t *c;
+    int        rc = 0;
+    uint32_t   i, spares = 0, seq[ENC_BEAMS_MAX], spare[ENC_BEAMS_MAX];
+    uint8_t    heir[ENC_BEAMS_MAX] = { 0 };
 
-    for (i = 0; rc == 0 && i < b->n_cand && n < b->o->beams; i++) {
-        c = &b->cand[i];
-        if (c->token == eos) {
-            continue;
+    for (i = 0; i < n; i++) {
+        seq[i] = heir[parent[i]] ? NONE : b->seq[parent[i]];
+        heir[parent[i]] = 1;
+    }
+    for (i = 0; i < b->o.beams; i++) {
+        if (!heir[i]) {
+            eng_kv_trim(&b->e->ans, b->seq[i], 0);
+            spare[spares++] = b->seq[i];
         }
-        rc = enc_seq_fork(b->e, b->seq[1][n], b->seq[0][c->parent]);
-        t = tokens(b, 1, n);
-        memcpy(t, tokens(b, 0, c->parent), b->len * sizeof(t[0]));
-        t[b->len] = c->token;
-        b->sum[n++] = c->sum;
+    }
+    for (i = 0; rc == 0 && i < n; i++) {
+        if (seq[i] == NONE) {
+            eng_assert(spares > 0);
+            seq[i] = spare[--spares];
+            rc = enc_seq_fork(b->e, seq[i], b->seq[parent[i]]);
+        }
     }
     if (rc != 0) {
-        return rc;
+        return rc;                  /* b->seq still has all of them */
     }
 
-    for (i = 0; i < b->o->beams; i++) {
-        swap = b->seq[0][i];
-        b->seq[0][i] = b->seq[1][i];
-        b->seq[1][i] = swap;
-    }
-    for (i = 0; i < n; i++) {
-        memcpy(tokens(b, 0, i), tokens(b, 1, i),
-               (b->len + 1) * sizeof(uint32_t));
-    }
-    /* the old ones' pages are free for the next step */
-    for (i = 0; i < b->o->beams; i++) {
-        eng_kv_trim(&b->e->ans, b->seq[1][i], 0);
+    eng_assert(n + spares == b->o.beams);
+    memcpy(b->seq, seq, n * sizeof(seq[0]));
+    memcpy(b->seq + n, spare, spares * sizeof(seq[0]));
+
+    return 0;
+}
+
+
+/* The best that do not end are the next running beams. */
+static int
+advance(enc_beam_t *b)
+{
+    uint32_t          i, n = 0, parent[ENC_BEAMS_MAX];
+    const enc_cand_t *c;
+
+    for (i = 0; i < b->n_cand && n < b->o.beams; i++) {
+        c = &b->cand[i];
+        if (c->last.token != b->e->m->hp.eos_id) {
+            b->sum[n] = c->sum;
+            parent[n] = c->parent;
+            extend(b, NEXT, n++, c);
+        }
     }
     b->n = n;
     b->len++;
+    for (i = 0; i < n; i++) {
+        memcpy(tokens(b, RUNS, i), tokens(b, NEXT, i),
+               b->len * sizeof(enc_found_t));
+    }
 
-    return 0;
+    return inherit(b, parent, n);
 }
 
 
 /* 1 when no running beam can become one of the best hypotheses. */
 static int
-over(const beam_t *b)
+over(const enc_beam_t *b)
 {
     float     worst = b->done[0];
     uint32_t  i;
 
-    for (i = 0; i < b->o->beams; i++) {
-        if (b->done[i] <= NEVER) {
+    for (i = 0; i < b->o.beams; i++) {
+        if (b->done_len[i] == 0) {
             return b->n == 0;
         }
         worst = b->done[i] < worst ? b->done[i] : worst;
     }
 
-    return b->o->early_stopping || b->n == 0
+    return b->o.early_stopping || b->n == 0
            || !(penalised(b, b->sum[0], b->len) > worst);
 }
 
 
-static int
-search(beam_t *b)
+int
+enc_beam_take(enc_beam_t *b, const float *const *logits)
 {
-    int       rc, last;
-    uint32_t  i, eos = b->e->m->hp.eos_id;
+    int       rc, last = b->len + 1 == b->o.max_new;
+    uint32_t  i;
 
-    do {
-        rc = expand(b);
-        if (rc != 0) {
-            return rc;
-        }
-        last = b->len + 1 == b->o->max_new;
-        for (i = 0; i < b->n_cand && i < b->o->beams; i++) {
-            if (last || b->cand[i].token == eos) {
-                finish(b, &b->cand[i]);
-            }
-        }
-        rc = last ? 0 : advance(b);
-    } while (rc == 0 && !last && !over(b));
-
-    return rc;
-}
-
-
-/* One beam: the best token at each step. */
-static int
-greedy(beam_t *b, uint32_t *out)
-{
-    int           rc = 0;
-    enc_t        *e = b->e;
-    enc_tok_t     t = { b->seq[0][0], e->m->hp.start_id };
-    const float  *logits;
-
-    b->sum[0] = 0;
-    while (b->len < b->o->max_new) {
-        rc = enc_step(e, &t, 1, &logits);
-        if (rc != 0) {
-            return rc;
-        }
-        t.token = kern_argmax(logits, e->limits.vocab);
-        b->sum[0] += logits[t.token] - kern_logsumexp(logits,
-                                                      e->limits.vocab);
-        out[b->len++] = t.token;
-        if (t.token == e->m->hp.eos_id) {
-            break;
-        }
-    }
-
-    return rc;
-}
-
-
-static int
-run(beam_t *b, uint32_t *out, uint32_t *n_out, float *score)
-{
-    int       rc;
-    uint32_t  i, best = 0;
-
-    if (b->o->beams == 1) {
-        rc = greedy(b, out);
-        *n_out = b->len;
-        *score = rc == 0 ? penalised(b, b->sum[0], b->len) : 0;
-        return rc;
-    }
-
-    rc = search(b);
+    rc = expand(b, logits);
     if (rc != 0) {
         return rc;
     }
-    for (i = 1; i < b->o->beams; i++) {
-        best = b->done[i] > b->done[best] ? i : best;
+    for (i = 0; i < b->n_cand && i < b->o.beams; i++) {
+        if (last || b->cand[i].last.token == b->e->m->hp.eos_id) {
+            finish(b, &b->cand[i]);
+        }
     }
-    *n_out = b->done_len[best];
-    *score = b->done[best];
-    memcpy(out, tokens(b, 2, best), *n_out * sizeof(out[0]));
+    rc = last ? 0 : advance(b);
 
-    return 0;
+    return rc != 0 ? rc : last || over(b);
+}
+
+
+/* ---- the result ---------------------------------------------------------- */
+
+const enc_found_t *
+enc_beam_best(const enc_beam_t *b, uint32_t *n, float *score)
+{
+    uint32_t  i, best = 0;
+
+    for (i = 1; i < b->o.beams; i++) {
+        best = b->done_len[i] > 0 && b->done[i] > b->done[best] ? i : best;
+    }
+    eng_assert(b->done_len[best] > 0);
+    *n = b->done_len[best];
+    *score = b->done[best];
+
+    return tokens(b, DONE, best);
 }
 
 
@@ -274,30 +325,31 @@ int
 enc_beam(enc_t *e, uint32_t src, const enc_beam_opts_t *o, uint32_t *out,
     uint32_t *n_out, float *score)
 {
-    int       rc = 0;
-    beam_t    b = { .e = e, .o = o, .n = 1 };
-    uint32_t  i, sets = o->beams > 1 ? 2 : 1;
+    int                rc;
+    uint32_t           i, n;
+    enc_tok_t          t[ENC_BEAMS_MAX];
+    enc_beam_t        *b;
+    const float       *logits[ENC_BEAMS_MAX];
+    const enc_found_t *best;
 
-    if (!e->has_kv || o->beams == 0 || o->beams > ENC_BEAMS_MAX
-        || o->max_new == 0 || o->max_new > e->limits.max_out)
-    {
-        return ENG_EINVAL;
+    rc = enc_beam_open(e, src, o, &b);
+    if (rc != 0) {
+        return rc;
     }
-    for (i = 0; i < ENC_BEAMS_MAX; i++) {
-        b.done[i] = NEVER;
-    }
-    while (rc == 0 && b.n_seq < sets * o->beams) {
-        rc = enc_seq_open(e, src, &b.seq[b.n_seq / o->beams]
-                                        [b.n_seq % o->beams]);
-        b.n_seq += rc == 0;
-    }
-    if (rc == 0) {
-        rc = run(&b, out, n_out, score);
-    }
+    do {
+        n = enc_beam_want(b, t);
+        rc = enc_step(e, t, n, logits);
+        rc = rc == 0 ? enc_beam_take(b, logits) : rc;
+    } while (rc == 0);
 
-    for (i = 0; i < b.n_seq; i++) {
-        enc_seq_close(e, b.seq[i / o->beams][i % o->beams]);
+    if (rc == 1) {
+        best = enc_beam_best(b, n_out, score);
+        for (i = 0; i < *n_out; i++) {
+            out[i] = best[i].token;
+        }
+        rc = 0;
     }
+    enc_beam_close(b);
 
     return rc;
 }

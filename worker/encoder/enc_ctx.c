@@ -91,8 +91,10 @@ plan_all(plan_t *p, enc_t *e)
                            sizeof(float));
         e->logits = piece(p, (uint64_t) e->limits.max_seqs_out * hp->vocab,
                           sizeof(float));
-        e->beam = piece(p, (uint64_t) 3 * ENC_BEAMS_MAX * e->limits.max_out,
-                        sizeof(uint32_t));
+        e->lane = piece(p, e->lanes, sizeof(uint32_t));
+        e->search = piece(p, e->lanes, sizeof(enc_beam_t));
+        e->found = piece(p, (uint64_t) 3 * e->lanes * e->limits.max_out,
+                         sizeof(enc_found_t));
         e->src_of = piece(p, e->limits.max_seqs_out, sizeof(uint32_t));
     }
     for (i = 0; i < e->threads; i++) {
@@ -140,6 +142,7 @@ read_limits(enc_t *e, const enc_opts_t *o, eng_err_t *err)
         }
         l->max_seqs_out = 2 * l->max_sources > 2 * ENC_BEAMS_MAX
                           ? 2 * l->max_sources : 2 * ENC_BEAMS_MAX;
+        e->lanes = l->max_seqs_out / 2;
         e->rows_max = l->max_seqs_out > e->rows_max ? l->max_seqs_out
                                                     : e->rows_max;
     }

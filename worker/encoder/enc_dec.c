@@ -85,6 +85,7 @@ enc_kv_create(enc_t *e, const enc_opts_t *o, eng_err_t *err)
         return rc;
     }
     e->has_kv = 1;
+    enc_beam_init(e);
 
     return 0;
 }

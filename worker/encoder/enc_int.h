@@ -1,13 +1,14 @@
 /*
  * A running engine: memory, threads and the job in progress.  Between
  * enc_ctx.c (life, checks), enc_forward.c (the encoder), enc_result.c (what
- * comes out of it) and enc_dec.c (the decoder).
+ * comes out of it), enc_dec.c (the decoder) and enc_beam.c (searches).
  */
 #ifndef ENC_INT_H
 #define ENC_INT_H
 
 #include <stdatomic.h>
 
+#include "worker/encoder/enc_beam.h"
 #include "worker/encoder/enc_model.h"
 #include "worker/engine/eng_kv.h"
 #include "worker/engine/eng_pool.h"
@@ -44,6 +45,29 @@ typedef struct {
     float    *x;                  /* [rows_max][embd]: rows mode             */
 } enc_own_t;
 
+/* A continuation that a search looks at. */
+typedef struct {
+    float        sum;
+    uint32_t     parent;          /* of the running beams                    */
+    enc_found_t  last;
+} enc_cand_t;
+
+/* A search; its place in enc.search is that of its first lane. */
+struct enc_beam {
+    enc_t           *e;
+    enc_beam_opts_t  o;
+    uint32_t         lane[ENC_BEAMS_MAX];
+    uint32_t         seq[ENC_BEAMS_MAX];        /* running, then spare ones  */
+    uint32_t         n_seq;                     /* open                      */
+    uint32_t         n;                         /* running beams             */
+    uint32_t         len;                       /* tokens of each            */
+    float            sum[ENC_BEAMS_MAX];
+    uint32_t         n_cand;
+    enc_cand_t       cand[2 * ENC_BEAMS_MAX];   /* the best first            */
+    float            done[ENC_BEAMS_MAX];       /* scores of hypotheses      */
+    uint32_t         done_len[ENC_BEAMS_MAX];   /* 0: none                   */
+};
+
 struct enc {
     const enc_model_t  *m;
     enc_limits_t        limits;
@@ -72,7 +96,10 @@ struct enc {
     eng_kv_t            src, ans;      /* sources and answers                */
     int                 has_kv;
     uint32_t           *src_of;        /* [max_seqs_out]                     */
-    uint32_t           *beam;          /* [3][ENC_BEAMS_MAX][max_out]        */
+    uint32_t            lanes, free_lanes;
+    uint32_t           *lane;          /* [lanes]: a stack of the free ones  */
+    enc_beam_t         *search;        /* [lanes]                            */
+    enc_found_t        *found;         /* [3][lanes][max_out]                */
     uint64_t            layer_bytes;   /* of a page                          */
 
     /* the job */
@@ -139,6 +166,9 @@ void enc_decode(enc_run_t *r);
 /* bias[heads][2 n - 1] (or [n], keys before the query only) of a table. */
 void enc_rel_table(const enc_hp_t *hp, const enc_table_t *t, uint32_t n,
     int both, float *bias);
+
+/* All lanes are free. */
+void enc_beam_init(enc_t *e);
 
 /* Sequences and sources: memory. */
 int enc_kv_create(enc_t *e, const enc_opts_t *o, eng_err_t *err);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden outputs of small models of every family: make.py OUT.json
+"""Golden outputs of small models of every family: make.py OUT.json BEAMS.json
 
 Weights come from a formula over tensor name and index (value() here,
 tiny_value() in tests/unit/encoder/tiny_st.h), so nothing but names, shapes
@@ -123,6 +123,41 @@ def t2t(name, config):
                                   enumerate(out[1:].tolist())]})
     return {"name": name, "config": config_of(config, cls), "cases": cases,
             "tensors": tensors}
+
+
+def answer(tokens, eos):
+    """Without the start, and without the padding behind the end."""
+    tokens = tokens[1:]
+    return tokens[:tokens.index(eos) + 1] if eos in tokens else tokens
+
+
+# beams, length_penalty, early_stopping, max_new_tokens
+SEARCHES = [(2, 1.0, False, 12), (4, 1.0, False, 30), (5, 0.0, False, 16),
+            (4, 2.0, False, 20), (4, -1.0, False, 20), (3, 1.0, True, 20),
+            (8, 0.6, True, 24), (16, 1.0, False, 8), (6, 1.0, False, 1)]
+
+
+def beams(name, eos, config):
+    """With an end that is likely, else hypotheses end at their limit."""
+    config = tf.T5Config(**dict(config, eos_token_id=eos))
+    model = tf.T5ForConditionalGeneration(config)
+    fill(model, config.tie_word_embeddings)
+    cases = []
+    for ids in IDS:
+        x = torch.tensor([ids])
+        for width, penalty, early, most in SEARCHES:
+            with torch.no_grad():
+                out = model.generate(
+                    x, attention_mask=torch.ones_like(x), do_sample=False,
+                    num_beams=width, length_penalty=penalty,
+                    early_stopping=early, max_new_tokens=most,
+                    use_cache=False, output_scores=True,
+                    return_dict_in_generate=True)
+            cases.append({"ids": ids, "beams": width, "penalty": penalty,
+                          "early": early, "max": most,
+                          "tokens": answer(out.sequences[0].tolist(), eos),
+                          "score": float(out.sequences_scores[0])})
+    return {"name": name, "eos": eos, "cases": cases}
 
 
 def config_of(config, cls):
@@ -253,7 +288,14 @@ def main():
             **t5, feed_forward_proj="gated-gelu",
             tie_word_embeddings=False, num_decoder_layers=3)),
     ]
-    with open(sys.argv[1], "w") as file:
+    write(sys.argv[1], out)
+    write(sys.argv[2], [beams(m["name"], eos, m["config"])
+                        for m in out if m["name"].startswith("t5")
+                        for eos in (1, 44, 69)])
+
+
+def write(path, out):
+    with open(path, "w") as file:
         file.write("[\n" + ",\n".join(json.dumps(m) for m in out) + "\n]\n")
 
 

@@ -1,8 +1,8 @@
 /*
  * Encoder and decoder as an engine that generates (wrk_t2t.h): the same bits
  * as the encoder engine's own calls, whatever the chunks of a prompt, the
- * others in a step, and forks before and after the prompt was encoded; and
- * everything is given back.
+ * others in a step, and forks before and after the prompt was encoded; searches
+ * beside greedy answers; and everything is given back.
  */
 #include "tests/unit/encoder/tiny_st.h"
 #include "worker/wrk_t2t.h"
@@ -281,6 +281,95 @@ test_forks(void **state)
 }
 
 
+/* What the encoder engine finds alone. */
+static uint32_t
+search_alone(uint32_t i, const enc_beam_opts_t *o, uint32_t *out)
+{
+    enc_t        *e = tiny_engine(model, 2);
+    float         score;
+    uint32_t      src, n, at[2] = { 0, len[i] };
+    enc_batch_t   b = { prompt[i], NULL, at, 1 };
+
+    assert_int_equal(enc_sources_open(e, &b, &src), 0);
+    assert_int_equal(enc_beam(e, src, o, out, &n, &score), 0);
+    enc_destroy(e);
+
+    return n;
+}
+
+
+/* A search of prompt i in sequence 0, left after `most` steps, beside a greedy
+ * answer in sequence 1; how many steps it took. */
+static uint32_t
+search_beside(uint32_t i, const enc_beam_opts_t *o, uint32_t most)
+{
+    int                rc = 0;
+    uint32_t           k, n, n_out, n_found, seq[2], out[32];
+    eng_tok_t          t[128];
+    const float       *l[128];
+    const enc_found_t *found;
+
+    n_out = search_alone(i, o, out);
+    assert_int_equal(eng_seq_open(&eng, &seq[0]), 0);
+    assert_int_equal(eng_seq_open(&eng, &seq[1]), 0);
+    wrk_t2t_search(&eng, seq[0], o);
+    assert_int_equal(eng_seq_reserve(&eng, seq[0], len[i] + 32), 0);
+    assert_int_equal(eng_seq_reserve(&eng, seq[1], len[i] + 32), 0);
+    for (k = 0; rc == 0 && k < most; k++) {
+        n = k == 0 ? feed(t, seq[0], i, 0, len[i]) : 1;
+        t[0] = k == 0 ? t[0] : (eng_tok_t) { 7, seq[0], len[i] + k - 1, 1 };
+        if (k == 0) {
+            n += feed(t + n, seq[1], i, 0, len[i]);
+        } else if (k < STEPS) {
+            t[n++] = (eng_tok_t) { greedy[i][k - 1], seq[1], len[i] + k - 1,
+                                   1 };
+        }
+        assert_int_equal(eng_step(&eng, t, n, l), 0);
+        if (k < STEPS) {
+            assert_memory_equal(l[n - 1], want[i][k], vocab * sizeof(float));
+        }
+        rc = wrk_t2t_found(&eng, seq[0], &found, &n_found);
+    }
+    assert_true(rc == (k < most ? 1 : rc));
+    if (rc == 1) {
+        assert_int_equal(n_found, n_out);
+        for (n = 0; n < n_out; n++) {
+            assert_int_equal(found[n].token, out[n]);
+        }
+    }
+    /* emptied, it is a sequence like any other */
+    eng_seq_trim(&eng, seq[0], 0);
+    assert_int_equal(eng_seq_reserve(&eng, seq[0], len[i]), 0);
+    n = feed(t, seq[0], i, 0, len[i]);
+    assert_int_equal(eng_step(&eng, t, n, l), 0);
+    assert_memory_equal(l[n - 1], want[i][0], vocab * sizeof(float));
+    eng_seq_close(&eng, seq[0]);
+    eng_seq_close(&eng, seq[1]);
+    assert_int_equal(eng_kv_free_pages(&eng), eng.limits.kv_pages);
+
+    return k;
+}
+
+
+static void
+test_search(void **state)
+{
+    uint32_t         i, k, steps;
+    enc_beam_opts_t  o = { 5, 20, 1, 0 };
+
+    (void) state;
+    open_engine(SEQS);
+    for (i = 0; i < nprompts; i++) {
+        steps = search_beside(i, &o, UINT32_MAX);
+        assert_true(steps > 1);
+        for (k = 0; k < steps; k += 3) {
+            (void) search_beside(i, &o, k);
+        }
+    }
+    eng_destroy(&eng);
+}
+
+
 /* All sequences at their longest, and what the contract refuses. */
 static void
 test_limits(void **state)
@@ -339,6 +428,7 @@ main(void)
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_search),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_sequences),
     };

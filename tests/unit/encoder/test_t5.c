@@ -4,6 +4,7 @@
  * size T5 with formula weights where it is present.
  */
 #include "tests/unit/encoder/tiny_st.h"
+#include "worker/encoder/enc_beam.h"
 #include "worker/kernels/kern.h"
 
 #define GOLDEN  "tests/golden/encoder/families.json"

@@ -88,6 +88,8 @@ test_numbers(void **state)
           -101 },
         { "frequency_penalty", offsetof(shr_req_t, frequency_penalty), 100,
           101 },
+        { "length_penalty", offsetof(shr_req_t, length_penalty),
+          -SHR_LENGTH_PENALTY, SHR_LENGTH_PENALTY + 1 },
     };
 
     (void) state;

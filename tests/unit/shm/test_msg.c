@@ -134,6 +134,12 @@ test_fixed_part_bounds(void **state)
     assert_int_not_equal(with_float(repetition_penalty, 0), 0);
     assert_int_not_equal(with_float(presence_penalty, NAN), 0);
     assert_int_not_equal(with_float(frequency_penalty, 101), 0);
+    assert_int_equal(with_u32(beams, SHR_BEAMS_MAX), 0);
+    assert_int_not_equal(with_u32(beams, SHR_BEAMS_MAX + 1), 0);
+    assert_int_equal(with_float(length_penalty, -SHR_LENGTH_PENALTY), 0);
+    assert_int_not_equal(with_float(length_penalty, 10.1f), 0);
+    assert_int_not_equal(with_float(length_penalty, -INFINITY), 0);
+    assert_int_not_equal(with_float(length_penalty, NAN), 0);
 }
 
 

@@ -511,8 +511,8 @@ wrk_t2t_sequences(const enc_info_t *info, uint32_t max_out, uint64_t bytes,
 {
     uint64_t  one, n;
 
-    /* the engine keeps two answers for each source */
-    one = (uint64_t) t2t_pages(info->max_seq) + 2 * t2t_pages(max_out);
+    /* beams take sequences of their own */
+    one = (uint64_t) t2t_pages(info->max_seq) + t2t_pages(max_out);
     one *= WRK_T2T_PAGE * info->kv_bytes_per_token;
     n = one != 0 ? bytes / one : want;
     n = n < want ? n : want;

@@ -33,7 +33,8 @@ def server(tmp_path_factory):
     model_path("smollm2.gguf")
     path = tiny_t5.make(str(tmp_path_factory.mktemp("beams")), NAME, EOS)
     nginx = Nginx(http="""
-        infer_model t5   { file %s; precision float32; sequences 24; }
+        infer_model t5   { file %s; precision float32; sequences 24;
+                           queue 128 timeout=120s; }
         infer_model few  { file %s; precision float32; sequences 3; }
         infer_model null { file @MODELS@/smollm2.gguf; null tokens=6; }
         """ % (path, path), server=SERVER, workers=2,

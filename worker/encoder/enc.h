@@ -213,7 +213,7 @@ int enc_sources_open(enc_t *e, const enc_batch_t *b, uint32_t *src);
 /* Its sequences must be closed. */
 void enc_source_close(enc_t *e, uint32_t src);
 
-/* An empty answer; ENG_ENOSEQ when all are open. */
+/* An empty answer; ENG_ENOSEQ when max_seqs_out are open. */
 int enc_seq_open(enc_t *e, uint32_t src, uint32_t *seq);
 void enc_seq_close(enc_t *e, uint32_t seq);
 /* Makes `dst` (open, any content) a copy of `from`, of the same source. */

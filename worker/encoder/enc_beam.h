@@ -9,9 +9,8 @@
  *     over = enc_beam_take(b, rows);
  *
  * It is made of *lanes*, one for each beam: a sequence and room for tokens,
- * all of it in the engine's memory plan.  There are limits.max_seqs_out / 2
- * lanes, for all searches together; sequences that the caller opens himself
- * have the other half.
+ * all of it in the engine's memory plan.  There are limits.max_seqs_out of
+ * them, for all searches and the sequences that the caller opens himself.
  */
 #ifndef ENC_BEAM_H
 #define ENC_BEAM_H

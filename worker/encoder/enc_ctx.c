@@ -140,9 +140,9 @@ read_limits(enc_t *e, const enc_opts_t *o, eng_err_t *err)
                             "tokens; at most %u and %u", l->max_sources,
                             l->max_out, ENG_SEQS_MAX / 2, ENC_POS_MAX);
         }
-        l->max_seqs_out = 2 * l->max_sources > 2 * ENC_BEAMS_MAX
-                          ? 2 * l->max_sources : 2 * ENC_BEAMS_MAX;
-        e->lanes = l->max_seqs_out / 2;
+        l->max_seqs_out = l->max_sources > ENC_BEAMS_MAX ? l->max_sources
+                                                         : ENC_BEAMS_MAX;
+        e->lanes = l->max_seqs_out;
         e->rows_max = l->max_seqs_out > e->rows_max ? l->max_seqs_out
                                                     : e->rows_max;
     }

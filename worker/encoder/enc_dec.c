@@ -32,8 +32,8 @@ enc_kv_plan(const enc_hp_t *hp, const enc_opts_t *o, eng_plan_t *src,
                                          hp->head_dim) * hp->dec_layers;
     src->limits.max_seqs = o->max_sources;
     src->limits.ctx_len = hp->max_seq;
-    ans->limits.max_seqs = 2 * o->max_sources > 2 * ENC_BEAMS_MAX
-                           ? 2 * o->max_sources : 2 * ENC_BEAMS_MAX;
+    ans->limits.max_seqs = o->max_sources > ENC_BEAMS_MAX ? o->max_sources
+                                                          : ENC_BEAMS_MAX;
     ans->limits.ctx_len = o->max_out;
     n_src = (uint64_t) pages_of(hp->max_seq) * o->max_sources;
     n_ans = (uint64_t) pages_of(o->max_out) * ans->limits.max_seqs;
@@ -48,8 +48,7 @@ enc_kv_plan(const enc_hp_t *hp, const enc_opts_t *o, eng_plan_t *src,
         /* one source and one answer always fit */
         n_src = n_src > pages_of(hp->max_seq) ? n_src
                                               : pages_of(hp->max_seq);
-        n_ans = n_ans > 2 * (uint64_t) pages_of(o->max_out) ? n_ans
-                : 2 * (uint64_t) pages_of(o->max_out);
+        n_ans = n_ans > pages_of(o->max_out) ? n_ans : pages_of(o->max_out);
     }
     src->limits.kv_pages = (uint32_t) n_src;
     ans->limits.kv_pages = (uint32_t) n_ans;

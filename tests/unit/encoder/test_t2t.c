@@ -413,8 +413,8 @@ test_sequences(void **state)
     memset(&info, 0, sizeof(info));
     info.max_seq = 512;
     info.kv_bytes_per_token = 1000;
-    assert_int_equal(wrk_t2t_sequences(&info, 512, 1536 * 1000 * 4, 64), 4);
-    assert_int_equal(wrk_t2t_sequences(&info, 512, 1536 * 1000 * 4 - 1, 64),
+    assert_int_equal(wrk_t2t_sequences(&info, 512, 1024 * 1000 * 4, 64), 4);
+    assert_int_equal(wrk_t2t_sequences(&info, 512, 1024 * 1000 * 4 - 1, 64),
                      3);
     assert_int_equal(wrk_t2t_sequences(&info, 512, 1, 64), 1);
     assert_int_equal(wrk_t2t_sequences(&info, 512, UINT64_MAX, 64), 64);

@@ -448,6 +448,9 @@ tok_word_find(const tok_t *t, const uint8_t *p, size_t len)
 
     assert(len > 0);
     key = tok_word_key(p, len, &at);
+    if (!tok_word_may(t, at)) {
+        return TOK_NO_ID;
+    }
     if (len <= TOK_WORD_BYTES) {
         return tok_word_get(t, key, at);
     }

@@ -361,7 +361,7 @@ static const uint8_t  sect_size[TOK_S_MAX] = {
     [TOK_S_BYTES] = sizeof(tok_ref_t), [TOK_S_FIRST] = sizeof(tok_ref_t),
     [TOK_S_LAST] = sizeof(tok_ref_t), [TOK_S_HASH] = 8,
     [TOK_S_MERGES] = sizeof(tok_merge_t), [TOK_S_WORDS] = sizeof(tok_word_t),
-    [TOK_S_PAIRS] = sizeof(tok_pair_t), [TOK_S_FILTER] = 8,
+    [TOK_S_PAIRS] = sizeof(tok_pair_t), [TOK_S_FILTER] = 8, [TOK_S_SIEVE] = 8,
     [TOK_S_BYTE_IDS] = 4, [TOK_S_SCORES] = 8,
     [TOK_S_TRIE] = sizeof(tok_cell_t), [TOK_S_ADDED] = sizeof(tok_added_t),
     [TOK_S_ADDED_RAW] = sizeof(tok_cell_t),

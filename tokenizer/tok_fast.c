@@ -31,7 +31,8 @@ typedef struct {
 struct tok_batch {
     size_t       n, n_jobs;
     word_t       w[TOK_BATCH_WORDS + TOK_WIN_BYTES];
-    uint32_t     of[TOK_JOBS];      /* the word of each job */
+    uint32_t     of[TOK_JOBS];      /* the word of each job, */
+    uint32_t     id[TOK_JOBS];      /* the token that it is, or TOK_NO_ID */
     tok_job_t    job[TOK_JOBS];
     tok_short_t  e[TOK_JOBS];
     tok_long_t  *slot[TOK_JOBS];    /* where long words remember it, or NULL */
@@ -216,8 +217,7 @@ ask_word(const tok_t *t, const word_t *w)
 
     if (w->len <= TOK_WORD_BYTES) {
         (void) word_key(w, &at);
-        __builtin_prefetch(&t->words[at & t->word_mask
-                                     & ~(TOK_WORD_LINE - 1)]);
+        __builtin_prefetch(&t->sieve[tok_sieve_at(at, t->word_mask)]);
     }
     for (i = 0; i + 1 < w->len; i++) {
         __builtin_prefetch(&t->pairs[w->p[i] << 8 | w->p[i + 1]]);
@@ -273,26 +273,57 @@ model_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j)
 }
 
 
-/* The symbols of a job; *merge: they are to be merged. */
+/*
+ * The words of jobs that are tokens.  Those that pass the sieve are asked for
+ * before the first is compared, for the memory need not answer one by one then;
+ * and passing is no branch, for nobody could foresee it.
+ */
+static void
+find_tokens(const tok_t *t, tok_batch_t *b)
+{
+    const word_t  *w;
+    tok_word_t     key;
+    uint32_t       at, may[TOK_JOBS + 1];
+    size_t         i, n = 0;
+    bool           pass;
+
+    for (i = 0; i < b->n_jobs; i++) {
+        w = &b->w[b->of[i]];
+        b->id[i] = TOK_NO_ID;
+        (void) word_key(w, &at);
+        pass = tok_word_may(t, at) | (w->len > TOK_WORD_BYTES);
+        may[n] = (uint32_t) i;
+        n += pass;
+        __builtin_prefetch(pass ? (const void *) &t->words[at & t->word_mask]
+                           : b);
+    }
+    while (n--) {
+        i = may[n];
+        w = &b->w[b->of[i]];
+        if (w->len > TOK_WORD_BYTES) {
+            b->id[i] = tok_word_find(t, w->p, w->len);
+
+        } else {
+            key = word_key(w, &at);
+            b->id[i] = tok_word_get(t, key, at);
+        }
+    }
+}
+
+
+/* The symbols of a job; *merge: they are to be merged.  id: the token that its
+ * word is, if the model is of bytes. */
 static int
 begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
-    bool *merge)
+    uint32_t id, bool *merge)
 {
-    tok_word_t  key;
-    uint32_t    at;
-    size_t      i;
+    size_t  i;
 
     *merge = false;
     if (t->img->fast == TOK_FAST_BYTES) {
-        j->n = 1;
-        if (w->len <= TOK_WORD_BYTES) {
-            key = word_key(w, &at);
-            j->ids[0] = tok_word_get(t, key, at);
-
-        } else {
-            j->ids[0] = tok_word_find(t, w->p, w->len);
-        }
-        if (j->ids[0] != TOK_NO_ID) {
+        if (id != TOK_NO_ID) {
+            j->n = 1;
+            j->ids[0] = id;
             return 0;
         }
         for (i = 0; i < w->len; i++) {
@@ -326,8 +357,11 @@ run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
     bool          merge;
     int           rc;
 
+    if (t->img->fast == TOK_FAST_BYTES) {
+        find_tokens(t, b);
+    }
     for (i = 0; i < b->n_jobs; i++) {
-        rc = begin_job(t, s, &b->w[b->of[i]], &b->job[i], &merge);
+        rc = begin_job(t, s, &b->w[b->of[i]], &b->job[i], b->id[i], &merge);
         if (rc != 0) {
             return rc;
         }

@@ -71,25 +71,35 @@ tok_word_line(const tok_word_t *e, tok_word_t key, bool *free)
 }
 
 
+/* Whether the word whose key has this place may be a token; most that are none
+ * do not pass. */
+static inline bool
+tok_word_may(const tok_t *t, uint32_t at)
+{
+    uint64_t  bits = tok_sieve_bits(at);
+
+    return (t->sieve[tok_sieve_at(at, t->word_mask)] & bits) == bits;
+}
+
+
 /* The id of a word of 1 to 12 bytes from its key (tok_word_short), or
  * TOK_NO_ID. */
 static inline uint32_t
 tok_word_get(const tok_t *t, tok_word_t key, uint32_t at)
 {
-    const tok_word_t  *e;
-    unsigned           same;
+    const tok_word_t  *e = &t->words[at & t->word_mask
+                                     & ~(TOK_WORD_LINE - 1)];
     bool               free;
+    unsigned           same = tok_word_line(e, key, &free);
 
-    for (at &= ~(TOK_WORD_LINE - 1); /* void */; at += TOK_WORD_LINE) {
-        e = &t->words[at & t->word_mask];
+    /* The first line nearly always knows, and what it says is no branch. */
+    while (__builtin_expect(!same && !free, 0)) {
+        at += TOK_WORD_LINE;
+        e = &t->words[at & t->word_mask & ~(TOK_WORD_LINE - 1)];
         same = tok_word_line(e, key, &free);
-        if (same) {
-            return (uint32_t) (e[__builtin_ctz(same)].k1 >> TOK_WORD_ID) - 1;
-        }
-        if (free) {
-            return TOK_NO_ID;
-        }
     }
+    return same ? (uint32_t) (e[__builtin_ctz(same)].k1 >> TOK_WORD_ID) - 1
+           : TOK_NO_ID;
 }
 
 

@@ -36,6 +36,7 @@ bind_sections(tok_t *t, const uint8_t *p)
     t->words = at[TOK_S_WORDS];
     t->pairs = h->sect[TOK_S_PAIRS].n ? at[TOK_S_PAIRS] : NULL;
     t->filter = at[TOK_S_FILTER];
+    t->sieve = at[TOK_S_SIEVE];
     t->byte_ids = at[TOK_S_BYTE_IDS];
     t->scores = at[TOK_S_SCORES];
     t->trie = at[TOK_S_TRIE];

@@ -14,7 +14,7 @@
 
 
 #define TOK_IMAGE_MAGIC    0x31474d494b4f5471ull
-#define TOK_IMAGE_VERSION  5u
+#define TOK_IMAGE_VERSION  6u
 
 typedef struct {
     uint32_t  off;                  /* into the string pool */
@@ -47,6 +47,7 @@ enum {
     TOK_S_CHARSMAP,                 /* uint8_t: precompiled normalizers */
     TOK_S_JOINS,                    /* uint64_t[1024]: tok_keys.h */
     TOK_S_MADE,                     /* tok_made_t by id (BPE) */
+    TOK_S_SIEVE,                    /* uint64_t, which words may be tokens */
     TOK_S_MAX
 };
 
@@ -225,7 +226,7 @@ struct tok {
     const tok_merge_t  *merges;
     const tok_word_t   *words;
     const tok_pair_t   *pairs;      /* byte-level BPE, or NULL */
-    const uint64_t     *filter;
+    const uint64_t     *filter, *sieve;
     const uint32_t     *byte_ids;
     const double       *scores;
     const tok_cell_t   *trie;

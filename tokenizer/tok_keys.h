@@ -50,6 +50,9 @@ tok_merge_slot(uint64_t key, uint32_t mask)
 #define TOK_WORD_ID     40
 #define TOK_WORD_LINE   4u          /* 64 bytes */
 
+/* One word of TOK_S_SIEVE is for 1 << TOK_SIEVE_LOG places of TOK_S_WORDS. */
+#define TOK_SIEVE_LOG   4
+
 _Static_assert(TOK_IDS_MAX < 1u << 24, "an id fits into the rest of k1");
 
 
@@ -61,6 +64,22 @@ tok_word_short(uint64_t k0, uint32_t tail, size_t len, uint32_t *at)
 
     *at = (uint32_t) (tok_mix(w.k0, w.k1) >> 32);
     return w;
+}
+
+
+/* Where the sieve has a word, and the two bits that say that it is a token;
+ * at: that of its key.  Its lowest bits choose a place of a line. */
+static inline uint32_t
+tok_sieve_at(uint32_t at, uint32_t word_mask)
+{
+    return at / TOK_WORD_LINE & word_mask >> TOK_SIEVE_LOG;
+}
+
+
+static inline uint64_t
+tok_sieve_bits(uint32_t at)
+{
+    return (uint64_t) 1 << (at >> 26) | (uint64_t) 1 << (at >> 20 & 63);
 }
 
 

@@ -54,6 +54,7 @@ tok_tables_words(tok_build_t *b)
     uint32_t          mask, at, id, n_ids = (uint32_t) b->tokens.n, left;
     size_t            n = 0;
     tok_word_t       *slot, w;
+    uint64_t         *sieve;
 
     for (id = 0; id < n_ids; id++) {
         n += (flags[id] & TOK_F_WHOLE) != 0;
@@ -61,7 +62,8 @@ tok_tables_words(tok_build_t *b)
     b->h.words_log = log_of(n + n / 2);
     mask = (1u << b->h.words_log) - 1;
     slot = table(b, TOK_S_WORDS, (size_t) mask + 1);
-    if (slot == NULL) {
+    sieve = table(b, TOK_S_SIEVE, (mask >> TOK_SIEVE_LOG) + 1);
+    if (slot == NULL || sieve == NULL) {
         return TOK_E_NOMEM;
     }
     for (id = 0; id < n_ids; id++) {
@@ -69,6 +71,7 @@ tok_tables_words(tok_build_t *b)
             continue;
         }
         w = tok_word_key(tok_build_text(b, bytes[id]), bytes[id].len, &at);
+        sieve[tok_sieve_at(at, mask)] |= tok_sieve_bits(at);
         left = TOK_PROBES_MAX;
         /* The first free place of the line, then of the next lines. */
         for (at &= mask & ~(TOK_WORD_LINE - 1); slot[at].k1 != 0;

@@ -21,7 +21,8 @@
 /* A word of a batch. */
 typedef struct {
     const uint8_t      *p;
-    uint64_t            k0, k1;
+    uint64_t            k0, k1;     /* its key; of more bytes than a key has:
+                                       its place among the long words, 1 */
     tok_short_t        *bucket;     /* where the cache would have it */
     const tok_short_t  *e;          /* its ids, or MANY: */
     uint32_t            job;        /* 1 + the job that has them, or 0 */
@@ -106,28 +107,46 @@ long_slot(tok_scratch_t *s, const uint8_t *p, size_t len, uint64_t *k)
 }
 
 
-/* The ids of a word are remembered if they are few. */
+/* Copies n ids by four, up to three more than there are: what has a fixed
+ * length costs no call. */
+static inline void
+copy_ids(uint32_t *to, const uint32_t *ids, size_t n)
+{
+    size_t  i;
+
+    for (i = 0; i < n; i += 4) {
+        memcpy(to + i, ids + i, 4 * sizeof(*ids));
+    }
+}
+
+
+/* The ids of a word are remembered if they are few; three more can be read. */
 static void
 keep_long(tok_long_t *e, const uint64_t *k, size_t len, const uint32_t *ids,
     size_t n)
 {
     if (n <= TOK_LONG_IDS) {
         memcpy(e->k, k, sizeof(e->k));
-        memcpy(e->ids, ids, n * sizeof(*ids));
+        copy_ids(e->ids, ids, n < 16 ? n : 16);
+        if (n > 16) {
+            memcpy(e->ids + 16, ids + 16, (TOK_LONG_IDS - 16) * sizeof(*ids));
+        }
         e->n_len = (uint32_t) (n << 8 | len);
     }
 }
 
 
-/* Words of up to 48 bytes and 19 ids: what is remembered, or NULL. */
-static inline const tok_long_t *
-find_long(tok_scratch_t *s, const uint8_t *p, size_t len)
+/* Whether an entry has a word of up to 48 bytes, which has its place there. */
+static inline bool
+is_long(const tok_long_t *e, const uint8_t *p, size_t len)
 {
-    uint64_t           k[TOK_LONG_BYTES / 8];
-    const tok_long_t  *e = long_slot(s, p, len, k);
+    size_t  i;
+    bool    same = (e->n_len & 0xff) == len;
 
-    return (e->n_len & 0xff) == len && memcmp(e->k, k, sizeof(k)) == 0
-           ? e : NULL;
+    for (i = 0; same && i < len; i += 8) {
+        same = e->k[i / 8] == tok_load_part(p + i, len - i);
+    }
+    return same;
 }
 
 
@@ -143,8 +162,8 @@ word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
     if (len > TOK_LONG_BYTES) {
         return model_word(t, s, p, len);
     }
-    e = find_long(s, p, len);
-    if (e != NULL) {
+    e = long_slot(s, p, len, k);
+    if (is_long(e, p, len)) {
         n = e->n_len >> 8;
         memcpy(tok_ids(s) + at, e->ids, n * sizeof(uint32_t));
         s->ids.n = at + n;
@@ -161,6 +180,23 @@ word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
 
 /* --- the batch --------------------------------------------------------- */
 
+/* A word of more than 15 bytes: no key, but where long words have it. */
+static void
+add_long(tok_scratch_t *s, word_t *w)
+{
+    uint64_t     k[TOK_LONG_BYTES / 8];
+    tok_long_t  *e;
+
+    w->k0 = w->k1 = 1;
+    w->bucket = no_bucket;
+    if (w->len <= TOK_LONG_BYTES) {
+        e = long_slot(s, w->p, w->len, k);
+        w->k0 = (uint64_t) (e - s->longs);
+        __builtin_prefetch(e);
+    }
+}
+
+
 /* The key of a word, and its bucket is asked for. */
 static inline void
 add(tok_scratch_t *s, tok_batch_t *b, const uint8_t *p, size_t len,
@@ -172,8 +208,7 @@ add(tok_scratch_t *s, tok_batch_t *b, const uint8_t *p, size_t len,
     w->len = (uint32_t) len;
     w->job = 0;
     if (len > TOK_SHORT_BYTES) {
-        w->k0 = w->k1 = 1;
-        w->bucket = no_bucket;
+        add_long(s, w);
         return;
     }
     if (end - p >= 16) {
@@ -196,7 +231,7 @@ is_job(tok_scratch_t *s, word_t *w)
     w->e = &many;
     return w->len <= TOK_SHORT_BYTES
            || (w->len <= TOK_LONG_BYTES
-               && find_long(s, w->p, w->len) == NULL);
+               && !is_long(&s->longs[w->k0], w->p, w->len));
 }
 
 
@@ -317,17 +352,12 @@ static int
 begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
     uint32_t id, bool *merge)
 {
-    size_t  i;
-
     *merge = false;
     if (t->img->fast == TOK_FAST_BYTES) {
         if (id != TOK_NO_ID) {
             j->n = 1;
             j->ids[0] = id;
             return 0;
-        }
-        for (i = 0; i < w->len; i++) {
-            j->ids[i] = t->byte_ids[w->p[i]];
         }
         j->n = w->len;
         tok_job_begin(t, j, w->p);
@@ -416,7 +446,7 @@ put(const tok_t *t, tok_scratch_t *s, const tok_batch_t *b, size_t i,
         }
         if (w->job) {
             j = &b->job[w->job - 1];
-            memcpy(out, j->ids, j->n * sizeof(*out));
+            copy_ids(out, j->ids, j->n);
             out += j->n;
             continue;
         }

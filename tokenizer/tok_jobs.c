@@ -13,7 +13,14 @@ tok_job_begin(const tok_t *t, tok_job_t *j, const uint8_t *bytes)
     unsigned    i, n = j->n;
 
     assert(n > 0 && n <= TOK_JOB_SYMBOLS);
-    memmove(j->ids + 1, j->ids, n * sizeof(j->ids[0]));
+    if (bytes == NULL) {
+        memmove(j->ids + 1, j->ids, n * sizeof(j->ids[0]));
+
+    } else {
+        for (i = 0; i < n; i++) {
+            j->ids[i + 1] = t->byte_ids[bytes[i]];
+        }
+    }
     j->ids[0] = j->ids[n + 1] = TOK_NO_ID;
     j->live = ((uint64_t) 1 << (n + 2)) - 1;
     j->open = j->found = 0;

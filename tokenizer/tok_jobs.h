@@ -38,8 +38,8 @@ _Static_assert(TOK_JOB_PLACES <= 64 && TOK_JOB_PLACES % 8 == 0
                "a place has six bits; keys are read by eight");
 _Static_assert(TOK_MERGES_MAX <= 1u << 23, "a rank has 23 bits");
 
-/* bytes: what the n (1 ... TOK_JOB_SYMBOLS) symbols are if each is one byte of
- * a byte-level word, else NULL. */
+/* The n (1 ... TOK_JOB_SYMBOLS) symbols are one byte of a byte-level word each,
+ * or, if bytes is NULL, those in ids. */
 void tok_job_begin(const tok_t *t, tok_job_t *j, const uint8_t *bytes);
 
 /* Merges n jobs (up to TOK_JOBS) that have begun; the second needs a processor

@@ -112,8 +112,7 @@ run(long_t *l)
         j->n = (uint32_t) (l->len - at < WINDOW ? l->len - at : WINDOW);
         j->symbols = j->n;
         for (i = 0; i < j->n; i++) {
-            j->ids[i] = l->t->byte_ids[l->p[at + i]];
-            odd |= j->ids[i] == TOK_NO_ID;
+            odd |= l->t->byte_ids[l->p[at + i]] == TOK_NO_ID;
         }
         if (odd) {
             return 0;

@@ -69,8 +69,8 @@ check_header(const tok_image_t *h, size_t len)
             && h->sect[TOK_S_JOINS].n != TOK_JOINS_WORDS)
         || (h->sect[TOK_S_MADE].n && h->sect[TOK_S_MADE].n != h->n_ids)
         || h->merges_log > 31 || h->words_log > 31 || h->filter_log > 31
-        || h->sect[TOK_S_SIEVE].n
-           != ((((uint64_t) 1 << h->words_log) - 1) >> TOK_SIEVE_LOG) + 1)
+        || (h->sect[TOK_S_WORDS].n && h->sect[TOK_S_SIEVE].n
+            != ((((uint64_t) 1 << h->words_log) - 1) >> TOK_SIEVE_LOG) + 1))
     {
         return TOK_E_FORMAT;
     }

@@ -26,9 +26,8 @@ typedef struct {
     uint32_t  ids[TOK_JOB_PLACES];
     uint32_t  to[TOK_JOB_PLACES];
     uint64_t  live;                 /* places that are not merged away */
-    uint64_t  open, found;          /* those whose pair with the next is yet
-                                       to be looked up: in the filter; in the
-                                       merge table */
+    uint64_t  open;                 /* those whose pair with the next is yet
+                                       to be looked up */
     uint32_t  n;
     uint32_t  symbols;              /* the caller's */
 } tok_job_t;

@@ -113,21 +113,56 @@ tok_job_lowest(const tok_job_t *j)
 #endif
 
 
-/*
- * What was asked for.  Of the pairs that wait for the filter those that pass
- * wait for the merge table; false if there are such.
- */
-static inline bool
-tok_job_hear(const tok_t *t, tok_job_t *j)
+/* A pair that passed the filter: of job number n, the symbol at. */
+typedef struct {
+    uint8_t  n, at;
+} tok_passed_t;
+
+
+/* Those that pass among the pairs that were asked for. */
+static inline size_t
+tok_jobs_filter(const tok_t *t, tok_job_t *run[], size_t n, tok_passed_t *p)
+{
+    tok_job_t  *j;
+    uint64_t    h;
+    size_t      i, k = 0;
+    unsigned    at;
+    bool        may;
+
+    for (i = 0; i < n; i++) {
+        j = run[i];
+        for (/* void */; j->open; j->open &= j->open - 1) {
+            at = (unsigned) __builtin_ctzll(j->open);
+            h = tok_pair_hash(j->ids[at],
+                              j->ids[tok_job_behind(j->live, at)]);
+            /* No branch, for nobody could foresee it. */
+            may = tok_merge_may(t, h);
+            p[k] = (tok_passed_t) { (uint8_t) i, (uint8_t) at };
+            k += may;
+            __builtin_prefetch(may ? (const void *)
+                                     &t->merges[(uint32_t) (h >> 32)
+                                                & t->merge_mask]
+                               : j);
+        }
+    }
+    return k;
+}
+
+
+/* Their merges. */
+static inline void
+tok_jobs_look(const tok_t *t, tok_job_t *run[], const tok_passed_t *p,
+    size_t n)
 {
     const tok_merge_t  *m;
-    uint64_t            h;
+    tok_job_t          *j;
     uint32_t            a, b;
+    size_t              i;
     unsigned            at;
-    bool                may;
 
-    for (/* void */; j->found; j->found &= j->found - 1) {
-        at = (unsigned) __builtin_ctzll(j->found);
+    for (i = 0; i < n; i++) {
+        j = run[p[i].n];
+        at = p[i].at;
         a = j->ids[at];
         b = j->ids[tok_job_behind(j->live, at)];
         m = tok_merge_get(t, a, b, tok_pair_hash(a, b));
@@ -136,31 +171,16 @@ tok_job_hear(const tok_t *t, tok_job_t *j)
             j->to[at] = m->to;
         }
     }
-    for (/* void */; j->open; j->open &= j->open - 1) {
-        at = (unsigned) __builtin_ctzll(j->open);
-        h = tok_pair_hash(j->ids[at], j->ids[tok_job_behind(j->live, at)]);
-        /* No branch, for nobody could foresee it. */
-        may = tok_merge_may(t, h);
-        j->found |= (uint64_t) may << at;
-        __builtin_prefetch(may ? (const void *) &t->merges[(uint32_t) (h >> 32)
-                                                           & t->merge_mask]
-                           : j);
-    }
-    return j->found == 0;
 }
 
 
-/* A merge, if nothing has to be waited for; false: there is none left. */
+/* A merge; false: there is none left. */
 static inline bool
 tok_job_step(const tok_t *t, tok_job_t *j)
 {
-    int32_t   best;
+    int32_t   best = tok_job_lowest(j);
     unsigned  at, next;
 
-    if (!tok_job_hear(t, j)) {
-        return true;
-    }
-    best = tok_job_lowest(j);
     if (best == TOK_JOB_NONE) {
         return false;
     }
@@ -176,16 +196,24 @@ tok_job_step(const tok_t *t, tok_job_t *j)
 }
 
 
+/*
+ * All jobs are at the same step, and each part of it is done for all: so what
+ * one waits for does not hold up the others, and few branches depend on what
+ * is found.
+ */
 static inline void
 tok_jobs_run_all(const tok_t *t, tok_job_t *jobs[], size_t n)
 {
-    tok_job_t  *run[TOK_JOBS], *j;
-    uint64_t    live;
-    size_t      i, k, left = n;
+    tok_passed_t  passed[TOK_JOBS * TOK_JOB_PLACES + 1];
+    tok_job_t    *run[TOK_JOBS], *j;
+    uint64_t      live;
+    size_t        i, k, left = n;
 
     assert(n <= TOK_JOBS);
     memcpy(run, jobs, n * sizeof(run[0]));
     while (left) {
+        k = tok_jobs_filter(t, run, left, passed);
+        tok_jobs_look(t, run, passed, k);
         for (i = k = 0; i < left; i++) {
             run[k] = run[i];
             k += tok_job_step(t, run[i]);

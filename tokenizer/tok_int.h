@@ -40,8 +40,7 @@ enum {
     TOK_S_ADDED_RAW,                /* tok_cell_t: trie, raw text */
     TOK_S_ADDED_NORM,               /* tok_cell_t: trie, normalized text */
     TOK_S_NORM,                     /* tok_op_t */
-    TOK_S_PRE,
-    TOK_S_POST,
+    TOK_S_PRE, TOK_S_POST,
     TOK_S_DECODE,
     TOK_S_EOS,                      /* uint32_t, sorted */
     TOK_S_CHARSMAP,                 /* uint8_t: precompiled normalizers */

@@ -1,6 +1,7 @@
 """infer_classify: labels and scores as variables before the content phase;
 infer_input and infer_output: locations whose input are variables."""
 
+import asyncio
 import concurrent.futures
 import os
 import signal
@@ -34,7 +35,7 @@ HTTP = """
     server {
         listen 127.0.0.1:%(h2)d http2;
         location = /slow {
-            infer_classify $sl slow $arg_q;
+            infer_classify $sl slow $arg_q timeout=30s;
             return 200 "[$sl]";
         }
     }
@@ -104,12 +105,12 @@ SERVER = """
             return 200 "$of_long";
         }
         location = /slow {
-            infer_classify $sl slow $arg_q;
+            infer_classify $sl slow $arg_q timeout=30s;
             return 200 "[$sl]";
         }
         location = /both {
-            infer_classify $b1 slow $arg_q;
-            infer_classify $b2 slow $arg_q class=label_1;
+            infer_classify $b1 slow $arg_q timeout=30s;
+            infer_classify $b2 slow $arg_q timeout=30s class=label_1;
             return 200 "[$b1][$b2]";
         }
         location = /open {
@@ -390,13 +391,16 @@ def test_keepalive_and_pipelining(server):
 
 
 def test_http2(server):
-    url = "http://127.0.0.1:%d/slow?q=" % server.ports["h2"]
-    with httpx.Client(http1=False, http2=True, timeout=60) as client, \
-            concurrent.futures.ThreadPoolExecutor(8) as threads:
-        for answer in threads.map(client.get, [url + str(i)
-                                               for i in range(16)]):
-            assert answer.http_version == "HTTP/2"
-            assert answer.status_code == 200 and answer.text != "[]"
+    async def ask_all():
+        url = "http://127.0.0.1:%d/slow?q=" % server.ports["h2"]
+        async with httpx.AsyncClient(http1=False, http2=True,
+                                     timeout=60) as client:
+            return await asyncio.gather(*(client.get(url + str(i))
+                                          for i in range(16)))
+
+    for answer in asyncio.run(ask_all()):
+        assert answer.http_version == "HTTP/2"
+        assert answer.status_code == 200 and answer.text != "[]"
 
 
 def test_http2_client_leaves(server):

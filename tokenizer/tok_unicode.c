@@ -100,6 +100,11 @@ tok_utf8_check(const uint8_t *p, size_t len)
     size_t    i = 0, n;
     unsigned  high;
 
+#ifdef __SSE2__
+    if (len >= 32 && __builtin_cpu_supports("avx2")) {
+        i = tok_utf8_good_avx2(p, len);
+    }
+#endif
     while (i < len) {
 #ifdef __SSE2__
         while (len - i >= 16) {

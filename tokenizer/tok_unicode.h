@@ -22,6 +22,11 @@ tok_class(uint32_t cp)
 }
 
 
+/* How many bytes from p on are surely whole characters; where that is not all,
+ * a mistake or the end of the text follows within 35 bytes.  For processors
+ * with AVX2. */
+size_t tok_utf8_good_avx2(const uint8_t *p, size_t len);
+
 size_t tok_utf8_prefix(const uint8_t *p, size_t left, bool *good, bool *cut);
 
 

@@ -35,11 +35,12 @@ ${CC:-gcc} -w -D_GNU_SOURCE -I. -o "$out/gguf_seed" "$out/gguf_seed.c" -lm
 "$out/gguf_seed" "$out/gguf-corpus/llama"
 "$out/gguf_seed" "$out/gguf-corpus/gemma3" 1
 
-# only what the header needs: the kernels' sizes come from the built archive
+# Only what the header needs; what is of one instruction set comes from archives.
 clang -std=gnu11 -O1 -g -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined -o "$out/gguf_fuzz" \
     tests/fuzz/gguf_fuzz.c worker/engine/*.c tokenizer/tok_json.c \
     tokenizer/tok_util.c tokenizer/tok_unicode.c \
-    ${KERNELS:-build/libwrk-kernels.a} -lopenblas -lm -lpthread
+    ${KERNELS:-build/libwrk-kernels.a} \
+    ${TOKENIZER:-build/libinfer-tokenizer.a} -lopenblas -lm -lpthread
 "$out/gguf_fuzz" -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=2048 \
     -timeout=10 -print_final_stats=1 "$out/gguf-corpus"

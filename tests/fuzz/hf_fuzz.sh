@@ -31,6 +31,7 @@ clang -std=gnu11 -O1 -g -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined -o "$out/hf_fuzz" \
     tests/fuzz/hf_fuzz.c worker/engine/*.c tokenizer/tok_json.c \
     tokenizer/tok_util.c tokenizer/tok_unicode.c \
-    ${KERNELS:-build/libwrk-kernels.a} -lopenblas -lm -lpthread
+    ${KERNELS:-build/libwrk-kernels.a} \
+    ${TOKENIZER:-build/libinfer-tokenizer.a} -lopenblas -lm -lpthread
 "$out/hf_fuzz" -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=2048 \
     -timeout=10 -print_final_stats=1 "$out/hf-corpus"

@@ -35,7 +35,7 @@ ${CC:-gcc} -w -D_GNU_SOURCE -I. -o "$out/gguf_seed" "$out/gguf_seed.c" -lm
 "$out/gguf_seed" "$out/gguf-corpus/llama"
 "$out/gguf_seed" "$out/gguf-corpus/gemma3" 1
 
-# Only what the header needs; what is of one instruction set comes from archives.
+# Only what the header needs; what is of one instruction set is built already.
 clang -std=gnu11 -O1 -g -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined -o "$out/gguf_fuzz" \
     tests/fuzz/gguf_fuzz.c worker/engine/*.c tokenizer/tok_json.c \

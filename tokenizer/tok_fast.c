@@ -36,7 +36,6 @@ struct tok_batch {
     uint32_t     id[TOK_JOBS];      /* the token that it is, or TOK_NO_ID */
     tok_job_t    job[TOK_JOBS];
     tok_short_t  e[TOK_JOBS];
-    tok_long_t  *slot[TOK_JOBS];    /* where long words remember it, or NULL */
 };
 
 /* The bucket of a word that is too long for one: never its key. */
@@ -375,12 +374,21 @@ begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
 }
 
 
+/* Whether long words remember it: the bucket has room for four ids. */
+static inline bool
+is_kept_long(const word_t *w, const tok_job_t *j)
+{
+    return w->len > TOK_SHORT_BYTES || j->n > 4;
+}
+
+
 /* The words that the caches do not have. */
 static int
 run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
 {
     tok_job_t    *run[TOK_JOBS], *j;
     tok_short_t  *e;
+    tok_long_t   *slot;
     word_t       *w;
     uint64_t      long_key[TOK_LONG_BYTES / 8];
     size_t        i, k, n = 0;
@@ -402,11 +410,10 @@ run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
     for (i = 0; i < b->n_jobs; i++) {
         j = &b->job[i];
         w = &b->w[b->of[i]];
-        b->slot[i] = NULL;
-        if (w->len > TOK_SHORT_BYTES || j->n > 4) {
-            b->slot[i] = long_slot(s, w->p, w->len, long_key);
-            __builtin_prefetch(b->slot[i], 1);
-            __builtin_prefetch((uint8_t *) b->slot[i] + 64, 1);
+        if (is_kept_long(w, j)) {
+            slot = long_slot(s, w->p, w->len, long_key);
+            __builtin_prefetch(slot, 1);
+            __builtin_prefetch((uint8_t *) slot + 64, 1);
         }
         if (j->n == 0 || j->n > 4) {
             w->job = j->n <= TOK_JOB_SYMBOLS ? (uint32_t) i + 1 : 0;
@@ -478,9 +485,8 @@ keep(tok_scratch_t *s, const tok_batch_t *b)
         if (j->n == 0 || j->n > TOK_JOB_SYMBOLS) {
             continue;
         }
-        if (b->slot[i] != NULL) {
-            (void) long_slot(s, w->p, w->len, k);
-            keep_long(b->slot[i], k, w->len, j->ids, j->n);
+        if (is_kept_long(w, j)) {
+            keep_long(long_slot(s, w->p, w->len, k), k, w->len, j->ids, j->n);
         }
         if (w->len > TOK_SHORT_BYTES
             || (w->bucket[0].k0 == w->k0 && w->bucket[0].k1 == w->k1))

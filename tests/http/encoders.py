@@ -3,6 +3,7 @@ the vocabulary of MiniLM, as a folder of Hugging Face's kind."""
 
 import array
 import json
+import math
 import os
 import random
 import shutil
@@ -41,25 +42,30 @@ def tensors(vocab, labels):
     return found
 
 
-def write_weights(path, shapes):
-    rng = random.Random(5)
+def write_safetensors(path, tensors):
+    """tensors: name, shape and an array of floats of each, in order."""
     header, blobs, at = {}, [], 0
-    for name, shape in shapes.items():
-        n = 1
-        for size in shape:
-            n *= size
-        norm = name.endswith("LayerNorm.weight")
-        values = array.array("f", [1.0 if norm else rng.uniform(-0.3, 0.3)
-                                   for _ in range(n)])
-        header[name] = {"dtype": "F32", "shape": list(shape),
-                        "data_offsets": [at, at + 4 * n]}
-        at += 4 * n
+    for name, shape, values in tensors:
         blobs.append(values.tobytes())
+        header[name] = {"dtype": "F32", "shape": list(shape),
+                        "data_offsets": [at, at + len(blobs[-1])]}
+        at += len(blobs[-1])
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.writelines(blobs)
+
+
+def write_weights(path, shapes):
+    rng = random.Random(5)
+    found = []
+    for name, shape in shapes.items():
+        norm = name.endswith("LayerNorm.weight")
+        found.append((name, shape, array.array("f", [
+            1.0 if norm else rng.uniform(-0.3, 0.3)
+            for _ in range(math.prod(shape))])))
+    write_safetensors(path, found)
 
 
 def make_classifier(folder, labels):

@@ -5,8 +5,8 @@ import array
 import json
 import math
 import os
-import struct
 
+from encoders import write_safetensors
 from nginx import TOP
 
 GOLDEN = os.path.join(TOP, "tests", "golden", "encoder")
@@ -38,20 +38,6 @@ def values(name, shape):
         x ^= x >> 15
         found.append(base + ((x >> 8) / (1 << 24) - 0.5) * scale)
     return found
-
-
-def write_weights(path, tensors):
-    header, blobs, at = {}, [], 0
-    for name, shape in tensors:
-        blobs.append(values(name, shape).tobytes())
-        header[name] = {"dtype": "F32", "shape": shape,
-                        "data_offsets": [at, at + len(blobs[-1])]}
-        at += len(blobs[-1])
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.writelines(blobs)
 
 
 def tokenizer(vocab, eos):
@@ -86,8 +72,9 @@ def make(folder, name, eos=1):
     os.makedirs(folder, exist_ok=True)
     model = golden("families.json", name)
     config = dict(model["config"], eos_token_id=eos)
-    write_weights(os.path.join(folder, "model.safetensors"),
-                  model["tensors"])
+    write_safetensors(os.path.join(folder, "model.safetensors"),
+                      [(tensor, shape, values(tensor, shape))
+                       for tensor, shape in model["tensors"]])
     for file, content in (("config.json", config), (
             "tokenizer.json", tokenizer(config["vocab_size"], eos))):
         with open(os.path.join(folder, file), "w") as opened:

@@ -27,18 +27,20 @@ enc_beam_init(enc_t *e)
 {
     uint32_t  i;
 
-    for (i = 0; i < e->lanes; i++) {
-        e->lane[i] = e->lanes - 1 - i;
+    for (i = 0; i < e->limits.max_seqs_out; i++) {
+        e->lane[i] = e->limits.max_seqs_out - 1 - i;
     }
-    e->free_lanes = e->lanes;
+    e->free_lanes = e->limits.max_seqs_out;
 }
 
 
 static enc_found_t *
 tokens(const enc_beam_t *b, uint32_t set, uint32_t i)
 {
-    return b->e->found + ((size_t) set * b->e->lanes + b->lane[i])
-           * b->e->limits.max_out;
+    const enc_limits_t  *l = &b->e->limits;
+
+    return b->e->found + ((size_t) set * l->max_seqs_out + b->lane[i])
+           * l->max_out;
 }
 
 

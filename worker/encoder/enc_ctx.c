@@ -91,10 +91,10 @@ plan_all(plan_t *p, enc_t *e)
                            sizeof(float));
         e->logits = piece(p, (uint64_t) e->limits.max_seqs_out * hp->vocab,
                           sizeof(float));
-        e->lane = piece(p, e->lanes, sizeof(uint32_t));
-        e->search = piece(p, e->lanes, sizeof(enc_beam_t));
-        e->found = piece(p, (uint64_t) 3 * e->lanes * e->limits.max_out,
-                         sizeof(enc_found_t));
+        e->lane = piece(p, e->limits.max_seqs_out, sizeof(uint32_t));
+        e->search = piece(p, e->limits.max_seqs_out, sizeof(enc_beam_t));
+        e->found = piece(p, (uint64_t) 3 * e->limits.max_seqs_out
+                         * e->limits.max_out, sizeof(enc_found_t));
         e->src_of = piece(p, e->limits.max_seqs_out, sizeof(uint32_t));
     }
     for (i = 0; i < e->threads; i++) {
@@ -140,9 +140,7 @@ read_limits(enc_t *e, const enc_opts_t *o, eng_err_t *err)
                             "tokens; at most %u and %u", l->max_sources,
                             l->max_out, ENG_SEQS_MAX / 2, ENC_POS_MAX);
         }
-        l->max_seqs_out = l->max_sources > ENC_BEAMS_MAX ? l->max_sources
-                                                         : ENC_BEAMS_MAX;
-        e->lanes = l->max_seqs_out;
+        l->max_seqs_out = enc_answers(l->max_sources);
         e->rows_max = l->max_seqs_out > e->rows_max ? l->max_seqs_out
                                                     : e->rows_max;
     }

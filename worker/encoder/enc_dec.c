@@ -32,8 +32,7 @@ enc_kv_plan(const enc_hp_t *hp, const enc_opts_t *o, eng_plan_t *src,
                                          hp->head_dim) * hp->dec_layers;
     src->limits.max_seqs = o->max_sources;
     src->limits.ctx_len = hp->max_seq;
-    ans->limits.max_seqs = o->max_sources > ENC_BEAMS_MAX ? o->max_sources
-                                                          : ENC_BEAMS_MAX;
+    ans->limits.max_seqs = enc_answers(o->max_sources);
     ans->limits.ctx_len = o->max_out;
     n_src = (uint64_t) pages_of(hp->max_seq) * o->max_sources;
     n_ans = (uint64_t) pages_of(o->max_out) * ans->limits.max_seqs;

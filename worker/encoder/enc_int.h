@@ -96,10 +96,10 @@ struct enc {
     eng_kv_t            src, ans;      /* sources and answers                */
     int                 has_kv;
     uint32_t           *src_of;        /* [max_seqs_out]                     */
-    uint32_t            lanes, free_lanes;
-    uint32_t           *lane;          /* [lanes]: a stack of the free ones  */
-    enc_beam_t         *search;        /* [lanes]                            */
-    enc_found_t        *found;         /* [3][lanes][max_out]                */
+    uint32_t            free_lanes;    /* of max_seqs_out                    */
+    uint32_t           *lane;          /* a stack of the free ones           */
+    enc_beam_t         *search;        /* [max_seqs_out]                     */
+    enc_found_t        *found;         /* [3][max_seqs_out][max_out]         */
     uint64_t            layer_bytes;   /* of a page                          */
 
     /* the job */
@@ -169,6 +169,13 @@ void enc_rel_table(const enc_hp_t *hp, const enc_table_t *t, uint32_t n,
 
 /* All lanes are free. */
 void enc_beam_init(enc_t *e);
+
+/* Answers at a time: one for each source, and enough for any search. */
+static inline uint32_t
+enc_answers(uint32_t sources)
+{
+    return sources > ENC_BEAMS_MAX ? sources : ENC_BEAMS_MAX;
+}
 
 /* Sequences and sources: memory. */
 int enc_kv_create(enc_t *e, const enc_opts_t *o, eng_err_t *err);

@@ -47,7 +47,7 @@ open_model(const char *name, double eos)
 static void
 close_model(void)
 {
-    assert_int_equal(e->free_lanes, e->lanes);
+    assert_int_equal(e->free_lanes, e->limits.max_seqs_out);
     assert_int_equal(e->ans.n_free, e->ans.plan.limits.kv_pages);
     assert_int_equal(e->src.n_free, e->src.plan.limits.kv_pages);
     enc_destroy(e);
@@ -280,7 +280,7 @@ test_left(void **state)
         }
         enc_beam_close(b);
         enc_source_close(e, src);
-        assert_int_equal(e->free_lanes, e->lanes);
+        assert_int_equal(e->free_lanes, e->limits.max_seqs_out);
         assert_int_equal(e->ans.n_free, e->ans.plan.limits.kv_pages);
     }
     close_model();
@@ -308,12 +308,12 @@ test_refused(void **state)
         assert_int_equal(enc_beam_open(e, src, &no[i], &b), ENG_EINVAL);
     }
     assert_int_equal(enc_beam_open(e, src + 1, &o, &b), ENG_EINVAL);
-    assert_int_equal(e->free_lanes, e->lanes);
+    assert_int_equal(e->free_lanes, e->limits.max_seqs_out);
 
     for (n = 0; enc_beam_open(e, src, &o, &more[n]) == 0; n++) {
         assert_true(n < 63);
     }
-    assert_int_equal(n, e->lanes / 4);
+    assert_int_equal(n, e->limits.max_seqs_out / 4);
     while (n > 0) {
         enc_beam_close(more[--n]);
     }

@@ -118,15 +118,8 @@ teardown(void **state)
 static void
 open_engine(uint32_t sequences)
 {
-    enc_t       *e;
-    eng_err_t    err;
-    enc_opts_t   o = ENC_OPTS_INIT;
+    enc_t  *e = tiny_decoder(model, SEQS, 32);
 
-    o.max_tokens = 128;
-    o.max_seqs = SEQS;
-    o.max_sources = SEQS;
-    o.max_out = 32;
-    assert_int_equal(enc_create(model, &o, &e, &err), 0);
     assert_int_equal(wrk_t2t_open(&eng, model, e, sequences, 64), 0);
     assert_int_equal(eng.limits.max_seqs, sequences);
     assert_int_equal(eng.limits.ctx_len,

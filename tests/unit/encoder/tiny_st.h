@@ -229,4 +229,24 @@ tiny_engine(const enc_model_t *m, uint32_t threads)
     return e;
 }
 
+
+/* For so many answers of up to `out` tokens at a time. */
+static inline enc_t *
+tiny_decoder(const enc_model_t *m, uint32_t answers, uint32_t out)
+{
+    enc_t       *e;
+    eng_err_t    err;
+    enc_opts_t   o = ENC_OPTS_INIT;
+
+    o.max_tokens = 128;
+    o.max_seqs = answers;
+    o.max_sources = answers;
+    o.max_out = out;
+    if (enc_create(m, &o, &e, &err) != 0) {
+        fail_msg("%s", err.text);
+    }
+
+    return e;
+}
+
 #endif

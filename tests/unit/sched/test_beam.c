@@ -73,27 +73,10 @@ test_clock(void *data)
 }
 
 
-static enc_t *
-engine(void)
-{
-    enc_t       *e;
-    eng_err_t    err;
-    enc_opts_t   o = ENC_OPTS_INIT;
-
-    o.max_tokens = 128;
-    o.max_seqs = SEQS;
-    o.max_sources = SEQS;
-    o.max_out = OUT;
-    assert_int_equal(enc_create(model, &o, &e, &err), 0);
-
-    return e;
-}
-
-
 static void
 start(uint32_t sequences)
 {
-    enc_t             *e = engine();
+    enc_t             *e = tiny_decoder(model, SEQS, OUT);
     wrk_sched_opts_t   o;
 
     assert_int_equal(wrk_t2t_open(&eng, model, e, sequences, 64), 0);
@@ -183,7 +166,7 @@ steps(uint32_t n)
 static uint32_t
 alone(uint32_t i, uint32_t beams, float penalty, char *text)
 {
-    enc_t           *e = engine();
+    enc_t           *e = tiny_decoder(model, SEQS, OUT);
     float            score;
     uint32_t         k, n, src, out[OUT], at[2] = { 0, 6 };
     enc_batch_t      b = { prompts[i], NULL, at, 1 };

@@ -320,6 +320,58 @@ odd_token(void **state)
 }
 
 
+/*
+ * Characters that Unicode 14 does not know, in classes of patterns: where the
+ * pieces begin, as `tokenizers` 0.23.2 cuts them.
+ */
+static void
+newer_characters(void **state)
+{
+    static const struct {
+        const char  *pattern, *text;
+        uint32_t     n, begin[4];
+    } cases[] = {
+        { "\\\\p{L}+", "a\U000138b9 b", 3, { 0, 2, 3 } },
+        { "\\\\P{L}+", "a\U000138b9 !b", 3, { 0, 2, 4 } },
+        { "[^\\\\s\\\\p{L}\\\\p{N}]+", "!\U00011f50!", 3, { 0, 1, 2 } },
+        { "\\\\w+", "a\U0001e4f0-b", 3, { 0, 2, 3 } },
+        { "\\\\d", "1\U0001e4f0x", 3, { 0, 1, 2 } },
+        { "\\\\D+", "1\U0001e4f0x", 2, { 0, 2 } },
+        { "\\\\p{Han}+", "\u6f22\U00031350x", 2, { 0, 2 } },
+        { "\\\\p{Lu}", "\ua7dax", 2, { 0, 1 } },
+        { "\\\\bx", "\U00011f50x x", 2, { 0, 3 } },
+        { "[\\\\p{Ll}-]+", "\ua7db-B", 2, { 0, 2 } },
+        { "\\\\p{Alphabetic}+", "a\U00016d63b!", 2, { 0, 3 } }
+    };
+    char            json[600];
+    tok_t          *t;
+    size_t          i;
+    uint32_t        k;
+    tok_err_t       err;
+    tok_scratch_t  *s = tok_scratch_new();
+    tok_result_t    r;
+
+    (void) state;
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        (void) snprintf(json, sizeof(json), "{\"pre_tokenizer\":{\"type\":"
+                        "\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                        "\"behavior\":\"Isolated\",\"invert\":false},"
+                        "\"model\":{\"type\":\"WordLevel\",\"unk_token\":"
+                        "\"u\",\"vocab\":{\"u\":0}}}", cases[i].pattern);
+        assert_int_equal(load(json, &t, &err), 0);
+        assert_int_equal(tok_encode(t, s, cases[i].text,
+                                    strlen(cases[i].text), TOK_OFFSETS, &r),
+                         0);
+        assert_int_equal(r.n, cases[i].n);
+        for (k = 0; k < r.n; k++) {
+            assert_int_equal(r.offsets[k].begin, cases[i].begin[k]);
+        }
+        tok_close(t);
+    }
+    tok_scratch_free(s);
+}
+
+
 static double
 encode_seconds(tok_t *t, tok_scratch_t *s, const char *text, size_t len)
 {
@@ -371,7 +423,8 @@ main(void)
         cmocka_unit_test(merges_in_order), cmocka_unit_test(refused),
         cmocka_unit_test(nesting), cmocka_unit_test(bad_text),
         cmocka_unit_test(special_text), cmocka_unit_test(image),
-        cmocka_unit_test(odd_token), cmocka_unit_test(long_word)
+        cmocka_unit_test(odd_token),
+        cmocka_unit_test(newer_characters), cmocka_unit_test(long_word)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

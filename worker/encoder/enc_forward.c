@@ -13,32 +13,13 @@
 #include "worker/engine/eng_chk.h"
 
 
-/* To bfloat16 and back, to nearest even; NaN stays NaN. */
-static void
-round_bf16(float *x, size_t n)
-{
-    size_t    i;
-    uint32_t  u;
-
-    for (i = 0; i < n; i++) {
-        memcpy(&u, &x[i], sizeof(u));
-        u = (u & 0x7fffffff) > 0x7f800000 ? u
-            : (u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000;
-        memcpy(&x[i], &u, sizeof(u));
-    }
-}
-
-
 void
 enc_panel(const enc_run_t *r, kern_panel_t *p, kern_wtype_t type,
     const float *x, size_t ldx, uint32_t n, uint32_t k)
 {
-    kern_panel_init(p, kern_panel_kind(type), n, k, r->own->panel);
+    kern_panel_init(p, enc_panel_kind(type), n, k, r->own->panel);
     p->sums = kern_panel_sums(type);
     kern_quant(p, 0, n, x, ldx);
-    if (type == KERN_BF16) {
-        round_bf16(p->data, (size_t) n * k);
-    }
 }
 
 
@@ -58,12 +39,9 @@ enc_ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n)
         return;
     }
 
-    kern_panel_init(p, kern_panel_kind(m->wtype), n, hp->ff, r->own->panel);
+    kern_panel_init(p, enc_panel_kind(m->wtype), n, hp->ff, r->own->panel);
     p->sums = kern_panel_sums(m->wtype);
     kern_quant_glu(p, 0, n, hp->act, up, up + hp->ff, 2 * (size_t) hp->ff);
-    if (m->wtype == KERN_BF16) {
-        round_bf16(p->data, (size_t) n * hp->ff);
-    }
 }
 
 

@@ -76,19 +76,14 @@ row_q8(const float *x, uint32_t cols, uint8_t *out)
 }
 
 
-/* To bfloat16, to nearest even. */
 static void
 row_bf16(const float *x, uint32_t cols, uint8_t *out)
 {
     uint16_t  h;
-    uint32_t  i, u;
+    uint32_t  i;
 
     for (i = 0; i < cols; i++) {
-        memcpy(&u, &x[i], sizeof(u));
-        h = (uint16_t) ((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-        if ((u & 0x7fffffff) > 0x7f800000) {
-            h = (uint16_t) (u >> 16 | 0x40);
-        }
+        h = kern_f32_bf16(x[i]);
         memcpy(out + 2 * (size_t) i, &h, 2);
     }
 }

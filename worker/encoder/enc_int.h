@@ -143,6 +143,14 @@ enc_barrier(const enc_run_t *r)
 }
 
 
+/* bfloat16 means inputs, too. */
+static inline kern_panel_kind_t
+enc_panel_kind(kern_wtype_t type)
+{
+    return type == KERN_BF16 ? KERN_PANEL_BF16 : kern_panel_kind(type);
+}
+
+
 /* n columns from x on as input of matrices with k columns of `type`. */
 void enc_panel(const enc_run_t *r, kern_panel_t *p, kern_wtype_t type,
     const float *x, size_t ldx, uint32_t n, uint32_t k);

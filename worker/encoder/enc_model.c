@@ -59,12 +59,10 @@ enc_can_open(const char *path)
 static int
 choose(enc_model_t *m, enc_prec_t want, eng_err_t *err)
 {
+    if (want == ENC_PREC_AUTO) {
+        want = kern_isa() == KERN_ISA_BF16 ? ENC_PREC_BF16 : ENC_PREC_F32;
+    }
     switch (want) {
-    case ENC_PREC_AUTO:
-        /* the kernels have no bfloat16 products of the CPU's own yet */
-        want = ENC_PREC_F32;
-        m->wtype = KERN_F32;
-        break;
     case ENC_PREC_F32:
         m->wtype = KERN_F32;
         break;

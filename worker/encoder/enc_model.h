@@ -86,7 +86,6 @@ struct enc_model {
     enc_norm_t     head_norm;
 
     kern_wtype_t   wtype;         /* of the layers' matrices                 */
-    int            round;         /* inputs are rounded to bfloat16          */
     int            ordered;       /* some items are                          */
     uint32_t      *order;         /* then: [embd] dimensions by their size   */
     enc_item_t    *item;

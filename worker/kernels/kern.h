@@ -12,7 +12,8 @@
  * operations (fused where written fused, fixed reduction order), so a result
  * depends neither on the batch size m, nor on the position in the batch, nor
  * on the split over threads, nor on the chosen level: all are bitwise equal.
- * The one exception is kern_sgemm(), which says so.
+ * Two exceptions: kern_sgemm(), which says so, and products of bfloat16 at
+ * level BF16, whose instruction takes numbers below 2^-126 for zero.
  *
  * Notation: x[m][n] is row-major, n contiguous; "ld" is a row's stride in
  * elements; k is the inner length of a product and a multiple of 32.
@@ -47,6 +48,7 @@ typedef enum {
     KERN_ISA_AVXVNNI,           /* avx2 and avx_vnni */
     KERN_ISA_AVX512,            /* avx512 f, bw, vl, dq */
     KERN_ISA_VNNI,              /* avx512 and avx512_vnni */
+    KERN_ISA_BF16,              /* vnni and avx512_bf16 */
     KERN_ISA_N
 } kern_isa_t;
 

@@ -11,13 +11,13 @@
 #include "worker/kernels/kern_internal.h"
 
 /* Changes when a packed, panel or page layout changes. */
-#define KERN_LAYOUT_ID  0x4b520002u
+#define KERN_LAYOUT_ID  0x4b520003u
 
 kern_ops_t         kern_ops;
 static kern_isa_t  kern_level = KERN_ISA_AUTO;
 
 static const char  *kern_isa_names[KERN_ISA_N] = {
-    "auto", "scalar", "avx2", "avxvnni", "avx512", "vnni"
+    "auto", "scalar", "avx2", "avxvnni", "avx512", "vnni", "bf16"
 };
 
 
@@ -92,6 +92,9 @@ kern_isa_supported(kern_isa_t level)
         return avx512;
     case KERN_ISA_VNNI:
         return avx512 && __builtin_cpu_supports("avx512vnni");
+    case KERN_ISA_BF16:
+        return avx512 && __builtin_cpu_supports("avx512vnni")
+               && __builtin_cpu_supports("avx512bf16");
     default:
         return 0;
     }
@@ -182,6 +185,13 @@ kern_init(kern_isa_t level)
 }
 
 
+static int
+kern_kind_float(kern_panel_kind_t kind)
+{
+    return kind == KERN_PANEL_F32 || kind == KERN_PANEL_BF16;
+}
+
+
 size_t
 kern_panel_bytes(kern_panel_kind_t kind, uint32_t m, uint32_t k)
 {
@@ -190,7 +200,7 @@ kern_panel_bytes(kern_panel_kind_t kind, uint32_t m, uint32_t k)
     KERN_ASSERT(m > 0 && m <= KERN_BATCH_MAX);
     KERN_ASSERT(k > 0 && k <= KERN_COLS_MAX && k % KERN_BLOCK == 0);
 
-    if (kind == KERN_PANEL_F32) {
+    if (kern_kind_float(kind)) {
         return values * sizeof(float);
     }
 
@@ -223,8 +233,9 @@ kern_panel_init(kern_panel_t *p, kern_panel_kind_t kind, uint32_t m,
     p->next = NULL;
     p->sums = KERN_SUMS_ALL;
     p->plane = kind == KERN_PANEL_I15 ? kern_panel_bytes(kind, m, k) / 2 : 0;
+    p->pairs = kind == KERN_PANEL_BF16 && kern_level == KERN_ISA_BF16;
 
-    if (kind != KERN_PANEL_F32) {
+    if (!kern_kind_float(kind)) {
         values = (values + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN;
         p->meta = (float *) ((uint8_t *) mem + values);
     }
@@ -355,8 +366,10 @@ kern_matmul(const kern_weight_t *w, const kern_panel_t *p, float *out,
 
     KERN_ASSERT(fn != NULL);
     KERN_ASSERT(p->k == w->cols
-                && (p->kind == KERN_PANEL_F32)
+                && kern_kind_float(p->kind)
                    == (kern_panel_kind(w->type) == KERN_PANEL_F32));
+    KERN_ASSERT(p->kind != KERN_PANEL_BF16 || w->type == KERN_BF16);
+    KERN_ASSERT(!p->pairs || kern_level == KERN_ISA_BF16);
     KERN_ASSERT(row_begin % KERN_ROW_GROUP == 0 && row_begin <= row_end);
     KERN_ASSERT(row_end == w->rows
                 || (row_end < w->rows && row_end % KERN_ROW_GROUP == 0));

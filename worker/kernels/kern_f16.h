@@ -81,4 +81,19 @@ kern_bf16_f32(uint16_t h)
     return kern_u32_f32((uint32_t) h << 16);
 }
 
+/* To nearest even; NaN stays NaN.  Denormals become zero: the instruction
+ * that multiplies pairs takes them for it. */
+static inline uint16_t
+kern_f32_bf16(float f)
+{
+    uint32_t  u = kern_f32_u32(f), a = u & 0x7fffffffu;
+
+    if (a > 0x7f800000u) {
+        return (uint16_t) ((u | 0x400000u) >> 16);
+    }
+
+    return a < 0x800000u ? 0
+           : (uint16_t) ((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
 #endif

@@ -23,12 +23,14 @@
  *            KH  int8 of columns 0..15, int8 of columns 16..31
  *            KHM u8 scale of each half, u8 min of each half
  *     super-block words, 16 of each: f16 d, and f16 dmin for KM and KHM.
- *   Float types: [cols][16] elements.
+ *   Float types: [cols][16] elements; BF16 in pairs, [cols / 2][16][2], the
+ *   second column's element first: the upper half of a dword is the first.
  *
  * Panel: columns in slices of 8, the last one narrower (w = its columns).
  *   Slice s starts at column 8 s; value order inside is [block][w][32 bytes]
- *   for int8 and [k][w] for floats.  meta has KERN_META_N fields, each
- *   [slice][block][w].  Two planes are two such panels of int8.
+ *   for int8 and [k][w] for floats, [k / 2][w] dwords for pairs of bfloat16
+ *   (as in a matrix).  meta has KERN_META_N fields, each [slice][block][w].
+ *   Two planes are two such panels of int8.
  */
 #ifndef KERN_INTERNAL_H
 #define KERN_INTERNAL_H

@@ -172,6 +172,16 @@ kern_write16(uint8_t *p, uint16_t v)
 }
 
 
+/* Element [col][row] of a packed float group. */
+static inline size_t
+kern_float_at(kern_wtype_t type, size_t col, uint32_t row)
+{
+    return type == KERN_BF16
+           ? (col / 2 * KERN_ROW_GROUP + row) * 2 + (1 - col % 2)
+           : col * KERN_ROW_GROUP + row;
+}
+
+
 static void
 kern_pack_float(kern_wtype_t type, uint32_t cols, const uint8_t *row,
     uint8_t *group, uint32_t lane)
@@ -179,7 +189,7 @@ kern_pack_float(kern_wtype_t type, uint32_t cols, const uint8_t *row,
     size_t  size = kern_traits[type].gguf_bytes;
 
     for (size_t c = 0; c < cols; c++) {
-        memcpy(group + (c * KERN_ROW_GROUP + lane) * size, row + c * size,
+        memcpy(group + kern_float_at(type, c, lane) * size, row + c * size,
                size);
     }
 }
@@ -404,7 +414,7 @@ kern_float_get(kern_wtype_t type, const uint8_t *group, uint32_t col,
 {
     float     f;
     uint16_t  h;
-    size_t    i = (size_t) col * KERN_ROW_GROUP + row;
+    size_t    i = kern_float_at(type, col, row);
 
     if (type == KERN_F32) {
         memcpy(&f, group + i * sizeof(f), sizeof(f));

@@ -7,7 +7,8 @@
  * nearest even: I8 is int8, d = max|x| / 127.  I15 has 15 bits in two planes
  * of int8, q = 128 upper + lower with d = max|x| / (127 * 128): products take
  * twice the work, and what is lost is near what floats lose.  Float weights
- * take floats.
+ * take floats; those of BF16 take floats rounded to bfloat16 as well, to
+ * nearest even and denormals to zero.
  */
 #ifndef KERN_PANEL_H
 #define KERN_PANEL_H
@@ -18,7 +19,8 @@
 typedef enum {
     KERN_PANEL_I8 = 0,
     KERN_PANEL_F32,
-    KERN_PANEL_I15
+    KERN_PANEL_I15,
+    KERN_PANEL_BF16
 } kern_panel_kind_t;
 
 typedef struct {
@@ -32,6 +34,8 @@ typedef struct {
                                    the caller reads after the weights of a
                                    product is prefetched at their end */
     uint32_t            sums;   /* KERN_SUMS_*: which are kept of integers */
+    int                 pairs;  /* bfloat16 in pairs, as the level in use wants
+                                   it; else as floats */
 } kern_panel_t;
 
 /* Sums of the integers that types want besides their scale. */
@@ -44,8 +48,8 @@ typedef struct {
  * `sums` is set to less before it is filled, for the types that it meets. */
 uint32_t kern_panel_sums(kern_wtype_t type);
 
-/* What the matrix type takes: I8 (I15 serves as well) or F32.  A matmul
- * asserts that they agree. */
+/* What the matrix type takes: I8 (I15 serves as well) or F32 (for BF16, a
+ * panel of BF16 as well).  A matmul asserts that they agree. */
 kern_panel_kind_t kern_panel_kind(kern_wtype_t type);
 
 /* Bytes for a panel of m x k; monotone in m and k, so that memory for the

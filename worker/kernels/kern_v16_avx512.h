@@ -60,11 +60,31 @@ v_loadh(const uint16_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
 }
 
-V_FN v16
-v_loadb(const uint16_t *p)
+/* 16 pairs of bfloat16 as two vectors: a from the upper halves. */
+V_FN void
+v_loadb2(const void *p, v16 *a, v16 *b)
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(
-        _mm256_loadu_si256((const __m256i *) p)), 16));
+    __m512i  v = _mm512_loadu_si512(p);
+
+    *a = _mm512_castsi512_ps(_mm512_and_si512(v,
+                                 _mm512_set1_epi32((int) 0xffff0000)));
+    *b = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
+
+/* As kern_f32_bf16(). */
+V_FN v16
+v_bf16(v16 a)
+{
+    __m512i  u = _mm512_castps_si512(a), r;
+
+    r = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    r = _mm512_add_epi32(_mm512_add_epi32(u, r), _mm512_set1_epi32(0x7fff));
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u,
+                             _mm512_set1_epi32(0x400000));
+    r = _mm512_maskz_and_epi32(
+            _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x7f800000)), r,
+            _mm512_set1_epi32((int) 0xffff0000));
+    return _mm512_castsi512_ps(r);
 }
 
 V_FN void

@@ -90,7 +90,7 @@ v_lt(v16 a, v16 b, v16 x, v16 y)
 }
 
 V_FN v16 v_loadh(const uint16_t *p) { V_EACH(v16, f, kern_f16_f32(p[i])); }
-V_FN v16 v_loadb(const uint16_t *p) { V_EACH(v16, f, kern_bf16_f32(p[i])); }
+V_FN v16 v_bf16(v16 a) { V_EACH(v16, f, kern_bf16_f32(kern_f32_bf16(a.f[i]))); }
 
 V_FN void
 v_storeh(uint16_t *p, v16 a)

@@ -101,7 +101,7 @@ peaks(void)
 {
     peak_int = peak_float = 1e-9;
 
-    if (kern_isa() == KERN_ISA_VNNI) {
+    if (kern_isa() >= KERN_ISA_VNNI) {
         peak_int = peak_vnni(128);
     } else if (kern_isa() >= KERN_ISA_AVX2) {
         peak_int = peak_maddubs(64);

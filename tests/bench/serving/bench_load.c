@@ -4,9 +4,14 @@
  * loop: requests are due at a fixed rate and take any free connection;
  * latency counts from when a request was due (no coordinated omission).
  *
- *   bench_load PORT PATH BODY-FILE CONNECTIONS SECONDS [RATE]
+ *   bench_load PORT PATH BODY-FILE CONNECTIONS SECONDS [RATE [STEPS_US]]
  *   → {"requests": N, "errors": N, "rps": …, "p50_us": …, "p90_us": …,
  *      "p99_us": …, "p999_us": …, "max_us": …, "cpu_s": …}
+ *
+ * STEPS_US is what a request's own steps take on a simulated accelerator.
+ * Then latencies are what lies beyond them, and beyond the rest of the step
+ * that ran when the request came: an answer's X-Queue-Time, in seconds, unless
+ * no other request was under way.  wait_p50_us is that of all.
  *
  * Answers must have a Content-Length.  The first eighth of the time is not
  * counted.
@@ -37,6 +42,7 @@
 typedef struct {
     int       fd;
     uint64_t  due;                      /* of the request under way; 0: none */
+    int       alone;                    /* no other was */
     uint32_t  have;
     char      in[ANSWER_MAX];
 } conn_t;
@@ -47,7 +53,8 @@ static uint32_t   nconns;
 static uint32_t   free_list[CONNECTIONS_MAX], nfree;
 static char       request[REQUEST_MAX];
 static size_t     request_len;
-static uint32_t  *samples, nsamples;
+static uint32_t  *samples, *waits, nsamples;
+static uint32_t   steps_us;
 static uint64_t   errors, counted_from;
 static int        epoll;
 
@@ -123,7 +130,8 @@ connect_all(uint32_t port)
     epoll = epoll_create1(0);
     conns = calloc(nconns, sizeof(conn_t));
     samples = malloc(SAMPLES_MAX * sizeof(uint32_t));
-    if (epoll < 0 || conns == NULL || samples == NULL) {
+    waits = malloc(SAMPLES_MAX * sizeof(uint32_t));
+    if (epoll < 0 || conns == NULL || samples == NULL || waits == NULL) {
         die("memory");
     }
 
@@ -157,6 +165,7 @@ send_request(uint32_t i, uint64_t due)
         die("send");
     }
     conns[i].due = due;
+    conns[i].alone = nfree + 1 == nconns;
     conns[i].have = 0;
 }
 
@@ -210,9 +219,42 @@ receive(conn_t *c)
 }
 
 
+/* Microseconds that the answer says its request waited for its first step. */
+static uint32_t
+queue_us(const conn_t *c)
+{
+    uint32_t     us, i;
+    const char  *at;
+
+    at = strcasestr(c->in, "\r\nx-queue-time: ");
+    if (at == NULL) {
+        return 0;               /* each has an accelerator of its own */
+    }
+    at += 16;
+    us = number(at);
+    at += strcspn(at, ".\r");
+    at += *at == '.';
+    for (i = 0; i < 6; i++) {
+        us = us * 10 + (*at >= '0' && *at <= '9' ? (uint32_t) (*at++ - '0')
+                                                 : 0);
+    }
+
+    return us;
+}
+
+
+static uint32_t
+beyond(uint64_t us, uint32_t less)
+{
+    return us > less ? (uint32_t) (us - less) : 0;
+}
+
+
 static void
 account(const conn_t *c, uint64_t now)
 {
+    uint32_t  wait = 0;
+
     if (c->due < counted_from) {
         return;
     }
@@ -222,8 +264,12 @@ account(const conn_t *c, uint64_t now)
         }
         return;
     }
+    if (steps_us != 0 && !c->alone) {
+        wait = queue_us(c);
+    }
     if (nsamples < SAMPLES_MAX) {
-        samples[nsamples++] = (uint32_t) ((now - c->due) / 1000);
+        waits[nsamples] = wait;
+        samples[nsamples++] = beyond((now - c->due) / 1000, steps_us + wait);
     }
 }
 
@@ -308,9 +354,9 @@ compare(const void *a, const void *b)
 
 
 static uint32_t
-quantile(double q)
+quantile(const uint32_t *of, double q)
 {
-    return nsamples == 0 ? 0 : samples[(uint32_t) (q * (nsamples - 1))];
+    return nsamples == 0 ? 0 : of[(uint32_t) (q * (nsamples - 1))];
 }
 
 
@@ -323,12 +369,13 @@ main(int argc, char **argv)
 
     if (argc < 6) {
         fprintf(stderr, "bench_load PORT PATH BODY-FILE CONNECTIONS SECONDS "
-                "[RATE]\n");
+                "[RATE [STEPS_US]]\n");
         return 2;
     }
     nconns = number(argv[4]);
     seconds = number(argv[5]);
     rate = argc > 6 ? number(argv[6]) : 0;
+    steps_us = argc > 7 ? number(argv[7]) : 0;
     if (nconns == 0 || nconns > CONNECTIONS_MAX || seconds == 0) {
         return 2;
     }
@@ -345,13 +392,17 @@ main(int argc, char **argv)
     }
 
     qsort(samples, nsamples, sizeof(uint32_t), compare);
+    qsort(waits, nsamples, sizeof(uint32_t), compare);
     getrusage(RUSAGE_SELF, &use);
     printf("{\"requests\": %u, \"errors\": %llu, \"rps\": %.1f, "
            "\"p50_us\": %u, \"p90_us\": %u, \"p99_us\": %u, \"p999_us\": %u, "
-           "\"max_us\": %u, \"cpu_s\": %.3f}\n", nsamples,
+           "\"max_us\": %u, \"wait_p50_us\": %u, \"cpu_s\": %.3f}\n", nsamples,
            (unsigned long long) errors,
-           nsamples / ((double) (end - counted_from) / 1e9), quantile(0.5),
-           quantile(0.9), quantile(0.99), quantile(0.999), quantile(1),
+           nsamples / ((double) (end - counted_from) / 1e9),
+           quantile(samples, 0.5), quantile(samples, 0.9),
+           quantile(samples, 0.99),
+           quantile(samples, 0.999), quantile(samples, 1),
+           quantile(waits, 0.5),
            (double) use.ru_utime.tv_sec + (double) use.ru_stime.tv_sec
            + (double) (use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
 

@@ -15,7 +15,9 @@ gather in a file, and `table` prints the medians.
 STACK: nginx-infer, candle, ort, tokenizers, transformers (T5-small; ort and
 minilm: MiniLM's embeddings behind axum and behind nginx-infer).
 HOW: null (a fixed result after everything but the forward pass), delay (20 ms
-a step instead of one), real.  Closed loop unless --rate is there.
+a step instead of one; latencies are then what lies beyond a request's own
+steps and the rest of the step that ran when it came), real.  Closed loop
+unless --rate is there.
 
 Peers: PEERS is cargo's target/release folder of peers/, PYTHON one with
 fastapi, uvicorn, tokenizers, transformers and torch, ORT_DYLIB_PATH ONNX
@@ -42,7 +44,9 @@ from nginx import (Nginx, build_dir, descendants, free_port,  # noqa: E402
 
 WORDS = ("the weather on the moon is always cold at night and hot by day "
          "there is no air to carry any heat around it ").split()
+WAITED = "        add_header X-Queue-Time $infer_queue_time;"
 WAIT_S = 120
+STEP_US = 20000
 EMBEDS = ("ort", "minilm")
 
 HTTP = """
@@ -78,7 +82,7 @@ class Ours:
         self.nginx = Nginx(
             http=HTTP % ("minilm" if stack == "minilm" else "t5-small",
                          settings(stack, how, answer), more),
-            server=SERVER, ready=None, start=False)
+            server=(WAITED if how == "delay" else "") + SERVER, ready=None, start=False)
         self.port = self.nginx.port
 
     def start(self):
@@ -211,6 +215,9 @@ def pss_mb(pids):
 def run(args):
     server = open_stack(args.stack, args.how, args.answer)
     path, body = request_of(args.stack, args.tokens, args.answer)
+    more = [args.rate or 0]
+    if args.how == "delay":
+        more.append(STEP_US * (1 if args.stack in EMBEDS else args.answer))
     server.start()
     try:
         said = first_answer(server, path, body)
@@ -224,7 +231,7 @@ def run(args):
             done = subprocess.run(
                 [os.path.join(build_dir(), "bench/serving/bench_load"),
                  str(server.port), path, file.name, str(args.connections),
-                 str(args.seconds), *([str(args.rate)] if args.rate else [])],
+                 str(args.seconds), *map(str, more)],
                 stdout=subprocess.PIPE, text=True, timeout=args.seconds + 60)
             spent = cpu_seconds(server.pids()) - before
         found = json.loads(done.stdout)

@@ -3,6 +3,7 @@
  * (tests/golden/encoder), alone and in batches, with one and more threads.
  */
 #include "tests/unit/encoder/tiny_st.h"
+#include "worker/kernels/kern.h"
 
 #define GOLDEN  "tests/golden/encoder/families.json"
 #define CASES   16u
@@ -180,6 +181,60 @@ test_lossy(void **state)
 }
 
 
+/* With bfloat16, alone and in a batch, at every level of kernels that this
+   CPU has: the same bits. */
+static void
+test_levels(void **state)
+{
+    int                level;
+    char               path[TINY_PATH];
+    float              first[CASES * WIDTH], got[CASES * WIDTH];
+    enc_t             *e;
+    cases_t            c;
+    size_t             bytes;
+    eng_err_t          err;
+    const cJSON       *model;
+    enc_batch_t        b;
+    enc_model_t       *m;
+    enc_model_opts_t   mo = ENC_MODEL_OPTS_INIT;
+
+    (void) state;
+    mo.precision = ENC_PREC_BF16;
+    cJSON_ArrayForEach(model, golden) {
+        if (cJSON_GetObjectItem(cJSON_GetObjectItem(model, "cases")->child,
+                                "mean") == NULL)
+        {
+            continue;
+        }
+        tiny_folder(path, model, NULL, NULL);
+        load(&c, model, "mean");
+        for (level = KERN_ISA_SCALAR; level < KERN_ISA_N; level++) {
+            mo.kern_level = kern_isa_name((kern_isa_t) level);
+            if (!kern_isa_supported((kern_isa_t) level)) {
+                continue;
+            }
+            assert_int_equal(enc_model_open(path, &mo, &m, &err), 0);
+            e = tiny_engine(m, 1 + (uint32_t) level % 3);
+            bytes = enc_limits(e)->width * sizeof(float);
+            b = (enc_batch_t) { c.ids, c.typed ? c.types : NULL, c.offsets,
+                                c.n };
+            assert_int_equal(enc_run(e, &b, got), 0);
+            if (level == KERN_ISA_SCALAR) {
+                memcpy(first, got, c.n * bytes);
+            }
+            assert_memory_equal(first, got, c.n * bytes);
+            b.n_seqs = 1;
+            assert_int_equal(enc_run(e, &b, got), 0);
+            assert_memory_equal(first, got, bytes);
+            enc_destroy(e);
+            enc_model_close(m);
+        }
+        tiny_drop(path);
+    }
+    assert_int_equal(kern_init(KERN_ISA_AUTO), KERN_OK);
+}
+
+
 static void
 test_facts(void **state)
 {
@@ -230,6 +285,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_float32),
         cmocka_unit_test(test_lossy),
+        cmocka_unit_test(test_levels),
         cmocka_unit_test(test_facts),
     };
 

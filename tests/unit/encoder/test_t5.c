@@ -74,7 +74,8 @@ beams(enc_t *e, const cJSON *c, uint32_t width, const char *want)
 
 
 static void
-each(void (*fn)(enc_t *e, const cJSON *model, uint32_t start))
+each(enc_prec_t precision,
+    void (*fn)(enc_t *e, const cJSON *model, uint32_t start))
 {
     char          path[TINY_PATH];
     uint32_t      threads;
@@ -89,7 +90,7 @@ each(void (*fn)(enc_t *e, const cJSON *model, uint32_t start))
             continue;
         }
         tiny_folder(path, model, NULL, NULL);
-        m = tiny_open(path, ENC_PREC_F32);
+        m = tiny_open(path, precision);
         for (threads = 1; threads < 4; threads++) {
             e = tiny_engine(m, threads);
             fn(e, model, enc_model_info(m)->start_id);
@@ -119,7 +120,27 @@ static void
 test_golden(void **state)
 {
     (void) state;
-    each(all_forced);
+    each(ENC_PREC_F32, all_forced);
+}
+
+
+static void
+rounded_forced(enc_t *e, const cJSON *model, uint32_t start)
+{
+    const cJSON  *c;
+
+    cJSON_ArrayForEach(c, cJSON_GetObjectItem(model, "cases")) {
+        forced(e, c, start, 0.5);
+    }
+}
+
+
+/* Weights and inputs of eight bits: near, here with a layer or two. */
+static void
+test_bfloat16(void **state)
+{
+    (void) state;
+    each(ENC_PREC_BF16, rounded_forced);
 }
 
 
@@ -188,7 +209,8 @@ static void
 test_together(void **state)
 {
     (void) state;
-    each(together);
+    each(ENC_PREC_F32, together);
+    each(ENC_PREC_BF16, together);
 }
 
 
@@ -230,7 +252,7 @@ static void
 test_refused(void **state)
 {
     (void) state;
-    each(refused);
+    each(ENC_PREC_F32, refused);
 }
 
 
@@ -298,6 +320,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_bfloat16),
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_small),

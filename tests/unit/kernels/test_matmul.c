@@ -13,7 +13,8 @@ static const kern_wtype_t  types[] = {
 
 #define TYPES   (sizeof(types) / sizeof(types[0]))
 
-/* KERN_PANEL_I15 while a test runs its second time. */
+/* KERN_PANEL_I15 while a test runs its second time; BF16 has floats first,
+ * then rounded ones. */
 static kern_panel_kind_t  integers = KERN_PANEL_I8;
 
 
@@ -21,6 +22,10 @@ static kern_panel_kind_t
 kind_of(kern_wtype_t type)
 {
     kern_panel_kind_t  kind = kern_panel_kind(type);
+
+    if (type == KERN_BF16 && integers == KERN_PANEL_I15) {
+        return KERN_PANEL_BF16;
+    }
 
     return kind == KERN_PANEL_I8 ? integers : kind;
 }
@@ -166,11 +171,18 @@ element(kern_wtype_t type, const uint8_t *row, uint32_t col)
 static double
 activation(kern_panel_kind_t kind, const float *x, uint32_t i)
 {
+    int     exp;
     float   amax = 0, top = kind == KERN_PANEL_I15 ? 127.0f * 128 : 127.0f;
     double  d;
 
     if (kind == KERN_PANEL_F32) {
         return (double) x[i];
+    }
+
+    if (kind == KERN_PANEL_BF16) {
+        /* 8 bits of significand */
+        d = frexp((double) x[i], &exp);
+        return ldexp(rint(ldexp(d, 8)), exp - 8);
     }
 
     for (uint32_t j = i / 32 * 32; j < i / 32 * 32 + 32; j++) {

@@ -44,8 +44,8 @@ typedef enum {
 } enc_pool_t;
 
 typedef enum {
-    ENC_PREC_AUTO = 0,            /* bfloat16 where the CPU has it, float32
-                                     elsewhere                               */
+    ENC_PREC_AUTO = 0,            /* bfloat16 where the CPU multiplies it
+                                     faster than floats, else float32        */
     ENC_PREC_F32,
     ENC_PREC_BF16,                /* weights and inputs of matrix products
                                      rounded to bfloat16, sums in float32    */

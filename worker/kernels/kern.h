@@ -48,7 +48,8 @@ typedef enum {
     KERN_ISA_AVXVNNI,           /* avx2 and avx_vnni */
     KERN_ISA_AVX512,            /* avx512 f, bw, vl, dq */
     KERN_ISA_VNNI,              /* avx512 and avx512_vnni */
-    KERN_ISA_BF16,              /* vnni and avx512_bf16 */
+    KERN_ISA_BF16,              /* vnni and avx512_bf16; AUTO takes it where
+                                   it is known to be faster */
     KERN_ISA_N
 } kern_isa_t;
 

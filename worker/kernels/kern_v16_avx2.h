@@ -131,30 +131,6 @@ v_loadb2(const void *p, v16 *a, v16 *b)
                  _mm256_castsi256_ps(_mm256_slli_epi32(h, 16)) };
 }
 
-V_FN __m256
-v_bf16_8(__m256 a)
-{
-    __m256i  u = _mm256_castps_si256(a), r, exp;
-
-    r = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    r = _mm256_add_epi32(_mm256_add_epi32(u, r), _mm256_set1_epi32(0x7fff));
-    a = _mm256_blendv_ps(_mm256_castsi256_ps(r), _mm256_or_ps(a,
-            _mm256_castsi256_ps(_mm256_set1_epi32(0x400000))),
-            _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-    r = _mm256_and_si256(_mm256_castps_si256(a),
-                         _mm256_set1_epi32((int) 0xffff0000));
-    exp = _mm256_and_si256(u, _mm256_set1_epi32(0x7f800000));
-    return _mm256_castsi256_ps(_mm256_andnot_si256(
-        _mm256_cmpeq_epi32(exp, _mm256_setzero_si256()), r));
-}
-
-/* As kern_f32_bf16(). */
-V_FN v16
-v_bf16(v16 a)
-{
-    return (v16) { v_bf16_8(a.l), v_bf16_8(a.h) };
-}
-
 V_FN void
 v_storeh(uint16_t *p, v16 a)
 {

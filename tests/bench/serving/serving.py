@@ -82,7 +82,8 @@ class Ours:
         self.nginx = Nginx(
             http=HTTP % ("minilm" if stack == "minilm" else "t5-small",
                          settings(stack, how, answer), more),
-            server=(WAITED if how == "delay" else "") + SERVER, ready=None, start=False)
+            server=(WAITED if how == "delay" else "") + SERVER, ready=None,
+            start=False)
         self.port = self.nginx.port
 
     def start(self):

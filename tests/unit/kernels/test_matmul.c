@@ -487,6 +487,23 @@ extreme_columns(uint32_t m, uint32_t k)
 }
 
 
+/* What the instruction for pairs of bfloat16 takes for zero differs. */
+static void
+drop_tiny(kern_isa_t level, kern_wtype_t type, float *want, float *got,
+    size_t n)
+{
+    if (level != KERN_ISA_BF16 || kind_of(type) != KERN_PANEL_BF16) {
+        return;
+    }
+
+    for (size_t i = 0; i < n; i++) {
+        if (fabsf(want[i]) < 1e-30f && fabsf(got[i]) < 1e-30f) {
+            want[i] = got[i] = 0.0f;
+        }
+    }
+}
+
+
 /* One round of test_extremes: weights of one byte (or random). */
 static void
 one_extreme(kern_wtype_t type, int fill)
@@ -530,12 +547,14 @@ one_extreme(kern_wtype_t type, int fill)
         kern_init(level);
         q = panel(type, m, k, x);
         kern_matmul(&w, &q, got, rows, 0, rows);
+        drop_tiny(level, type, want, got, m * rows);
         kt_same(kern_isa_name(level), got, want, m * rows);
         free(q.data);
 
         /* and unpacking on the way */
         q = panel(type, 3, k, x + 13 * k);
         kern_matmul(&w, &q, got, rows, 0, rows);
+        drop_tiny(level, type, want + 13 * rows, got, 3 * rows);
         kt_same(kern_isa_name(level), got, want + 13 * rows, 3 * rows);
         free(q.data);
     }

@@ -178,7 +178,7 @@ wrk_esched_resume(wrk_esched_t *s)
     for (link = s->running.next; link != &s->running; link = next) {
         next = link->next;
 
-        if (wrk_link_ereq(link)->waits_room) {
+        if (wrk_link_ereq(link)->sink.waits_room) {
             wrk_eout_send(s, wrk_link_ereq(link));
         }
     }
@@ -195,9 +195,8 @@ wrk_esched_publish(wrk_esched_t *s)
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_ereq(link);
 
-        if (r->dirty) {
-            r->dirty = 0;
-            r->ops->publish(r->ctx);
+        if (r->sink.dirty) {
+            wrk_sink_publish(&r->sink);
         }
     }
 }

@@ -30,7 +30,7 @@ wrk_ereq_len(const wrk_ereq_t *r, uint32_t row)
 static int
 wrk_ereq_has_place(const wrk_ereq_t *r)
 {
-    return r->taken < r->ninputs && !r->lost
+    return r->taken < r->ninputs && !r->sink.lost
            && r->taken - r->sent / r->width < r->window;
 }
 
@@ -320,7 +320,7 @@ wrk_ebatch_give(wrk_esched_t *s, const wrk_emember_t *m, uint64_t now_ns)
 
     r = m->request;
 
-    if (r == NULL || r->lost) {
+    if (r == NULL || r->sink.lost) {
         return;
     }
 
@@ -334,7 +334,7 @@ wrk_ebatch_give(wrk_esched_t *s, const wrk_emember_t *m, uint64_t now_ns)
         wrk_req_fail(&s->err, SHR_E_INTERNAL, NULL,
                      "the model gave a value that is no number");
         wrk_eout_error(r, &s->err);
-        r->lost = 1;
+        r->sink.lost = 1;
         return;
     }
 

@@ -27,8 +27,7 @@ typedef struct {
     wrk_link_t             link;        /* free, queue or running */
     wrk_ereq_state_t       state;
     void                  *block;       /* all that varies */
-    const wrk_sink_ops_t  *ops;
-    void                  *ctx;
+    wrk_sink_t             sink;
     char                   id[33];      /* for logs; maybe cut */
     wrk_fair_item_t        fair;        /* its place among those that wait */
 
@@ -54,9 +53,6 @@ typedef struct {
     uint32_t               labels_sent;
 
     uint8_t                news;        /* got rows of this batch */
-    uint8_t                dirty;       /* frames to publish */
-    uint8_t                waits_room;  /* told the sink */
-    uint8_t                lost;        /* a put failed */
 } wrk_ereq_t;
 
 /* One input as it came. */

@@ -102,7 +102,7 @@ wrk_esched_submit(wrk_esched_t *s, const void *req, size_t len,
 
     if (wrk_link_empty(&s->free)) {
         wrk_ereq_overloaded(s);
-        wrk_sched_refuse(NULL, s->err.code, s->err.text, ops, ctx);
+        wrk_sink_refuse(s->err.code, s->err.text, ops, ctx);
         return;
     }
 
@@ -112,8 +112,8 @@ wrk_esched_submit(wrk_esched_t *s, const void *req, size_t len,
     assert(r->state == WRK_EREQ_FREE);
 
     memset(r, 0, sizeof(*r));
-    r->ops = ops;
-    r->ctx = ctx;
+    r->sink.ops = ops;
+    r->sink.ctx = ctx;
 
     if (wrk_ereq_fill(s, r, req, len, now_ns) != 0) {
         wrk_ereq_fail(s, r);
@@ -297,7 +297,7 @@ wrk_ereq_done(wrk_esched_t *s, wrk_ereq_t *r)
 
     r->state = WRK_EREQ_FREE;
     s->again = 1;
-    r->ops->done(r->ctx);
+    r->sink.ops->done(r->sink.ctx);
     wrk_link_append(&s->free, &r->link);
 }
 
@@ -331,7 +331,7 @@ wrk_esched_sift_list(wrk_esched_t *s, wrk_link_t *head, uint32_t max)
         next = link->next;
         r = wrk_link_ereq(link);
 
-        if (r->lost || !r->ops->wanted(r->ctx)) {
+        if (!wrk_sink_wanted(&r->sink)) {
             wrk_ereq_drop(s, r);
         }
     }

@@ -20,61 +20,22 @@
      + 2 * wrk_frame_bytes(sizeof(shr_start_t)))
 
 
-static uint64_t
-wrk_eout_us(uint64_t from, uint64_t to)
-{
-    return from != 0 && to > from ? (to - from) / 1000 : 0;
-}
-
-
-static void
-wrk_eout_put(wrk_ereq_t *r, uint32_t type, uint32_t choice, const void *a,
-    size_t alen, const void *b, size_t blen)
-{
-    if (r->lost) {
-        return;
-    }
-
-    if (r->ops->put(r->ctx, type, choice, a, alen, b, blen) != 0) {
-        r->lost = 1;
-        return;
-    }
-
-    r->dirty = 1;
-}
-
-
 void
 wrk_eout_start(wrk_ereq_t *r)
 {
-    shr_start_t  start;
-
-    memset(&start, 0, sizeof(start));
-    start.prompt_tokens = r->ntokens;
-    start.queue_us = wrk_eout_us(r->queued_ns, r->started_ns);
-
-    wrk_eout_put(r, SHR_F_START, 0, &start, sizeof(start), NULL, 0);
+    wrk_sink_start(&r->sink, r->ntokens,
+                   wrk_sink_us(r->queued_ns, r->started_ns));
 }
 
 
 void
 wrk_eout_error(wrk_ereq_t *r, const wrk_req_error_t *err)
 {
-    wrk_request_t  plain;
-
-    if (r->lost) {
-        return;
-    }
-
-    if (err->code == SHR_E_INTERNAL) {
+    if (err->code == SHR_E_INTERNAL && !r->sink.lost) {
         wrk_log(WRK_LOG_ERROR, "request %s failed: %s", r->id, err->text);
     }
 
-    /* the same frames as of any request */
-    memset(&plain, 0, sizeof(plain));
-    plain.ops = r->ops;
-    plain.ctx = r->ctx;
-    wrk_out_error(&plain, err);
+    wrk_sink_error(&r->sink, err);
 }
 
 
@@ -85,11 +46,10 @@ wrk_eout_usage(wrk_ereq_t *r)
 
     memset(&usage, 0, sizeof(usage));
     usage.prompt_tokens = r->ntokens;
-    usage.queue_us = wrk_eout_us(r->queued_ns, r->started_ns);
-    usage.prefill_us = wrk_eout_us(r->started_ns, r->last_ns);
+    usage.queue_us = wrk_sink_us(r->queued_ns, r->started_ns);
+    usage.prefill_us = wrk_sink_us(r->started_ns, r->last_ns);
 
-    wrk_eout_put(r, SHR_F_USAGE, 0, &usage, sizeof(usage), NULL, 0);
-    wrk_eout_put(r, SHR_F_END, 0, NULL, 0, NULL, 0);
+    wrk_sink_usage(&r->sink, &usage);
 }
 
 
@@ -129,13 +89,12 @@ wrk_eout_room(wrk_ereq_t *r, size_t need)
     size_t  room;
 
     need += WRK_EOUT_END;
-    room = r->ops->room(r->ctx);
+    room = wrk_sink_room(&r->sink);
 
-    if (room < need && !r->waits_room) {
+    if (room < need && !r->sink.waits_room) {
         /* what is read from here on rings: look again */
-        r->waits_room = 1;
-        r->ops->want_room(r->ctx, 1);
-        room = r->ops->room(r->ctx);
+        wrk_sink_want_room(&r->sink, 1);
+        room = wrk_sink_room(&r->sink);
     }
 
     return room < need ? 0 : room - WRK_EOUT_END;
@@ -169,7 +128,7 @@ wrk_eout_labels(const wrk_esched_t *s, wrk_ereq_t *r)
         len += n + 1;
     }
 
-    wrk_eout_put(r, SHR_F_LABELS, 0, buf, len, NULL, 0);
+    wrk_sink_put(&r->sink, SHR_F_LABELS, 0, buf, len, NULL, 0);
 
     return 1;
 }
@@ -199,8 +158,8 @@ wrk_eout_values(wrk_ereq_t *r)
     n = wrk_min(n, (room - wrk_frame_bytes(sizeof(head)) - 8) / 4);
     head.width = r->width;
     head.at = (uint32_t) (r->sent % r->width);
-    wrk_eout_put(r, SHR_F_VALUES, row, &head, sizeof(head), r->rows + at,
-                 n * sizeof(float));
+    wrk_sink_put(&r->sink, SHR_F_VALUES, row, &head, sizeof(head),
+                 r->rows + at, n * sizeof(float));
     r->sent += n;
 
     return 1;
@@ -221,11 +180,11 @@ wrk_eout_tokens(wrk_ereq_t *r)
     }
 
     n = wrk_min(r->ntokens - (uint32_t) r->sent, WRK_EOUT_TOKENS);
-    wrk_eout_put(r, SHR_F_IDS, 0, r->ids + r->sent, n * sizeof(uint32_t),
-                 NULL, 0);
+    wrk_sink_put(&r->sink, SHR_F_IDS, 0, r->ids + r->sent,
+                 n * sizeof(uint32_t), NULL, 0);
 
     if (r->offsets != NULL) {
-        wrk_eout_put(r, SHR_F_OFFSETS, 0, r->offsets + r->sent,
+        wrk_sink_put(&r->sink, SHR_F_OFFSETS, 0, r->offsets + r->sent,
                      n * sizeof(tok_span_t), NULL, 0);
     }
 
@@ -251,30 +210,29 @@ wrk_eout_send(wrk_esched_t *s, wrk_ereq_t *r)
 
     more = 1;
 
-    while (more && !r->lost && r->task == SHR_TASK_TOKENIZE
+    while (more && !r->sink.lost && r->task == SHR_TASK_TOKENIZE
            && r->sent < r->ntokens)
     {
         more = wrk_eout_tokens(r);
     }
 
-    while (more && !r->lost && r->ready != 0
+    while (more && !r->sink.lost && r->ready != 0
            && r->labels_sent < r->nlabels)
     {
         more = wrk_eout_labels(s, r);
     }
 
-    while (more && !r->lost && r->sent < (uint64_t) r->ready * r->width) {
+    while (more && !r->sink.lost && r->sent < (uint64_t) r->ready * r->width) {
         more = wrk_eout_values(r);
     }
 
-    if (r->lost) {
+    if (r->sink.lost) {
         wrk_ereq_drop(s, r);
         return;
     }
 
-    if (more && r->waits_room) {
-        r->waits_room = 0;
-        r->ops->want_room(r->ctx, 0);
+    if (more && r->sink.waits_room) {
+        wrk_sink_want_room(&r->sink, 0);
     }
 
     if (wrk_eout_all_sent(r)) {
@@ -283,8 +241,7 @@ wrk_eout_send(wrk_esched_t *s, wrk_ereq_t *r)
         return;
     }
 
-    if (r->dirty) {
-        r->dirty = 0;
-        r->ops->publish(r->ctx);
+    if (r->sink.dirty) {
+        wrk_sink_publish(&r->sink);
     }
 }

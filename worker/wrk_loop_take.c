@@ -114,15 +114,14 @@ take_one(loop_t *l, loop_gen_t *g)
     }
 
     if (rc == -SHR_ETOOBIG) {
-        wrk_sched_refuse(NULL, SHR_E_INVALID, "the request is longer "
-                         "than this model's context can be", &sink, e);
+        wrk_sink_refuse(SHR_E_INVALID, "the request is longer than this "
+                        "model's context can be", &sink, e);
         return 0;
     }
     if (shr_req_check(l->buf, len) != 0) {
         wrk_log(WRK_LOG_ALERT, "an nginx worker sent a malformed request of "
                 "%zu bytes", len);
-        wrk_sched_refuse(NULL, SHR_E_INTERNAL, "malformed request",
-                         &sink, e);
+        wrk_sink_refuse(SHR_E_INTERNAL, "malformed request", &sink, e);
         return 0;
     }
 

@@ -7,10 +7,6 @@
 #define WRK_OUT_INT_H
 
 
-/* Bytes of a frame in the ring. */
-#define wrk_frame_bytes(payload)                                              \
-    (sizeof(shr_frame_t) + (((size_t) (payload) + 7) & ~(size_t) 7))
-
 /* A log-probability frame with ntop alternatives, at most. */
 #define wrk_logprob_bytes(ntop)                                               \
     wrk_frame_bytes(sizeof(shr_logprob_t) + (1 + (size_t) (ntop))             \
@@ -30,12 +26,8 @@ wrk_out_keeps(const wrk_request_t *r, size_t len)
 }
 
 
-void wrk_out_put(wrk_request_t *r, uint32_t type, uint32_t choice,
-    const void *a, size_t alen, const void *b, size_t blen);
 void wrk_out_start(wrk_request_t *r);
-void wrk_out_error(wrk_request_t *r, const wrk_req_error_t *err);
 void wrk_out_usage(wrk_request_t *r);
-void wrk_out_publish(wrk_request_t *r);
 
 /* A generated token: text, stop strings, limits; may end the choice and so
    free the seat and end the request. */

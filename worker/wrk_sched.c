@@ -295,7 +295,7 @@ wrk_sched_replies(wrk_sched_t *s)
 static int
 wrk_sched_due(const wrk_sched_t *s, const wrk_request_t *r)
 {
-    return !(r->flags & SHR_REQ_WHOLE) || r->waits_room || s->pending
+    return !(r->flags & SHR_REQ_WHOLE) || r->sink.waits_room || s->pending
            || r->first_ns == 0 || r->last_ns >= r->told_ns + WRK_WHOLE_NS;
 }
 
@@ -309,9 +309,9 @@ wrk_sched_publish(wrk_sched_t *s)
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_request(link);
 
-        if (r->dirty && wrk_sched_due(s, r)) {
+        if (r->sink.dirty && wrk_sched_due(s, r)) {
             r->told_ns = wrk_max(r->told_ns, r->last_ns);
-            wrk_out_publish(r);
+            wrk_sink_publish(&r->sink);
         }
     }
 }

@@ -21,6 +21,7 @@
 #include "tokenizer/tok.h"
 #include "worker/chat/chat.h"
 #include "worker/engine/eng.h"
+#include "worker/wrk_sink.h"
 
 
 /* Limits.  Values of wrk_sched_opts_t are cut to these. */
@@ -30,28 +31,6 @@
 
 
 typedef struct wrk_sched_s  wrk_sched_t;
-
-/*
- * Where a request's frames go; ctx is the loop's entry for that request.
- * Sizes and meanings are those of shr_server_*.  The scheduler asks room()
- * before it puts, so a put that fails is treated as a lost client.
- */
-typedef struct {
-    /* 0, or negative: no room or too big. */
-    int       (*put)(void *ctx, uint32_t type, uint32_t choice, const void *a,
-                  size_t alen, const void *b, size_t blen);
-    /* Bytes that can be put now; every frame takes its header, its payload
-       and up to 7 bytes of padding. */
-    uint32_t  (*room)(void *ctx);
-    /* 0: cancelled, or nobody is there any more. */
-    int       (*wanted)(void *ctx);
-    /* What was put becomes visible; called at most once per step. */
-    void      (*publish)(void *ctx);
-    /* 1: a sequence is paused until the client has read; 0: no longer. */
-    void      (*want_room)(void *ctx, int want);
-    /* The last call for this ctx; publishes too.  Exactly once. */
-    void      (*done)(void *ctx);
-} wrk_sink_ops_t;
 
 
 typedef struct {
@@ -106,13 +85,6 @@ void wrk_sched_destroy(wrk_sched_t *s);
  */
 void wrk_sched_submit(wrk_sched_t *s, const void *req, size_t len,
     const wrk_sink_ops_t *ops, void *ctx, uint64_t now_ns);
-
-/*
- * For a request that never became one (too large, malformed): answers with
- * this error through the sink and ends it.
- */
-void wrk_sched_refuse(wrk_sched_t *s, shr_error_code_t code, const char *text,
-    const wrk_sink_ops_t *ops, void *ctx);
 
 /*
  * Drops what was cancelled or is late, resumes what has room again, then runs

@@ -60,7 +60,7 @@ wrk_batch_plan(wrk_sched_t *s)
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_request(link);
         reserve = wrk_out_end_room(r);
-        room = r->ops->room(r->ctx);
+        room = wrk_sink_room(&r->sink);
         r->room_seen = room;
         r->room = room > reserve ? room - reserve : 0;
         r->short_room = 0;
@@ -353,14 +353,13 @@ wrk_plan_room(wrk_sched_t *s)
     for (link = s->running.next; link != &s->running; link = link->next) {
         r = wrk_link_request(link);
 
-        if (r->short_room == r->waits_room) {
+        if (r->short_room == r->sink.waits_room) {
             continue;
         }
 
-        r->waits_room = r->short_room;
-        r->ops->want_room(r->ctx, r->waits_room);
+        wrk_sink_want_room(&r->sink, r->short_room);
 
-        if (r->waits_room && r->ops->room(r->ctx) > r->room_seen) {
+        if (r->sink.waits_room && wrk_sink_room(&r->sink) > r->room_seen) {
             s->again = 1;
         }
     }

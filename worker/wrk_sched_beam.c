@@ -187,7 +187,7 @@ wrk_beam_speak(wrk_sched_t *s, wrk_seat_t *seat)
             return;
         }
 
-        before = r->ops->room(r->ctx);
+        before = wrk_sink_room(&r->sink);
         r->completion_tokens++;
         s->count[SHR_C_TOKENS]++;
         wrk_out_token(s, seat, seat->tokens[seat->ntokens], NULL);
@@ -197,7 +197,7 @@ wrk_beam_speak(wrk_sched_t *s, wrk_seat_t *seat)
         }
 
         /* the client may have read meanwhile */
-        after = r->ops->room(r->ctx);
+        after = wrk_sink_room(&r->sink);
         r->room -= wrk_min(need, before > after ? before - after : 0);
 
     } while (1);

@@ -31,7 +31,6 @@
                                            that they share no cache sets */
 #define WRK_WHOLE_BYTES       512u      /* kept back of a text not streamed */
 #define WRK_WHOLE_NS          20000000u /* and how long its frames may wait */
-#define WRK_ERROR_ROOM        768u      /* an error frame, its text included */
 
 #define wrk_min(a, b)  ((a) < (b) ? (a) : (b))
 #define wrk_max(a, b)  ((a) > (b) ? (a) : (b))
@@ -57,8 +56,7 @@ struct wrk_request_s {
     wrk_fair_item_t        fair;        /* its place among those that wait */
     wrk_request_state_t    state;
     void                  *block;       /* ids and all that varies */
-    const wrk_sink_ops_t  *ops;
-    void                  *ctx;
+    wrk_sink_t             sink;
     uint64_t               number;      /* age: smaller is older */
 
     uint32_t               task, flags, n, top_logprobs;
@@ -88,10 +86,7 @@ struct wrk_request_s {
     char                  *text;        /* detokenize; else NULL */
     tok_span_t            *offsets;     /* or NULL */
 
-    uint8_t                dirty;       /* frames to publish */
-    uint8_t                waits_room;  /* told the sink */
     uint8_t                short_room;  /* something found no room this step */
-    uint8_t                lost;        /* a put failed */
     size_t                 room_seen;   /* what the sink said */
     size_t                 room;        /* of it, not yet promised */
 

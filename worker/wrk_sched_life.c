@@ -100,7 +100,7 @@ wrk_request_done(wrk_sched_t *s, wrk_request_t *r)
 
     r->state = WRK_REQUEST_FREE;
     s->again = 1;
-    r->ops->done(r->ctx);
+    r->sink.ops->done(r->sink.ctx);
     wrk_link_append(&s->free, &r->link);
 }
 
@@ -112,7 +112,7 @@ wrk_request_fail(wrk_sched_t *s, wrk_request_t *r, const wrk_req_error_t *err)
         wrk_log(WRK_LOG_ERROR, "request %s failed: %s", r->id, err->text);
     }
 
-    wrk_out_error(r, err);
+    wrk_sink_error(&r->sink, err);
     wrk_request_done(s, r);
 }
 
@@ -147,7 +147,7 @@ wrk_request_end(wrk_sched_t *s, wrk_request_t *r)
 static int
 wrk_request_wanted(const wrk_request_t *r)
 {
-    return !r->lost && r->ops->wanted(r->ctx);
+    return wrk_sink_wanted(&r->sink);
 }
 
 

@@ -20,8 +20,6 @@
 
 _Static_assert(WRK_REPLY_TOKENS * 8 <= SHR_PAYLOAD_MAX, "fits a frame");
 _Static_assert(sizeof(tok_span_t) == 8, "offsets go out as they are");
-_Static_assert(sizeof(shr_error_t) + WRK_REQ_PARAM_MAX + WRK_REQ_TEXT_MAX
-               + sizeof(shr_frame_t) + 8 <= WRK_ERROR_ROOM, "errors fit");
 
 
 size_t
@@ -56,65 +54,10 @@ wrk_out_end_room(const wrk_request_t *r)
 
 
 void
-wrk_out_put(wrk_request_t *r, uint32_t type, uint32_t choice, const void *a,
-    size_t alen, const void *b, size_t blen)
-{
-    if (r->lost) {
-        return;
-    }
-
-    if (r->ops->put(r->ctx, type, choice, a, alen, b, blen) != 0) {
-        r->lost = 1;
-        return;
-    }
-
-    r->dirty = 1;
-}
-
-
-void
-wrk_out_publish(wrk_request_t *r)
-{
-    r->dirty = 0;
-    r->ops->publish(r->ctx);
-}
-
-
-static uint64_t
-wrk_out_us(uint64_t from, uint64_t to)
-{
-    return from != 0 && to > from ? (to - from) / 1000 : 0;
-}
-
-
-void
 wrk_out_start(wrk_request_t *r)
 {
-    shr_start_t  start;
-
-    memset(&start, 0, sizeof(start));
-    start.prompt_tokens = r->prompt_tokens;
-    start.queue_us = wrk_out_us(r->queued_ns, r->started_ns);
-
-    wrk_out_put(r, SHR_F_START, 0, &start, sizeof(start), NULL, 0);
-}
-
-
-void
-wrk_out_error(wrk_request_t *r, const wrk_req_error_t *err)
-{
-    char         text[WRK_REQ_PARAM_MAX + WRK_REQ_TEXT_MAX];
-    shr_error_t  error;
-
-    error.code = err->code;
-    error.param_len = (uint32_t) strlen(err->param);
-    error.message_len = (uint32_t) strlen(err->text);
-    memcpy(text, err->param, error.param_len);
-    memcpy(text + error.param_len, err->text, error.message_len);
-
-    wrk_out_put(r, SHR_F_ERROR, 0, &error, sizeof(error), text,
-                error.param_len + error.message_len);
-    wrk_out_put(r, SHR_F_END, 0, NULL, 0, NULL, 0);
+    wrk_sink_start(&r->sink, r->prompt_tokens,
+                   wrk_sink_us(r->queued_ns, r->started_ns));
 }
 
 
@@ -127,12 +70,11 @@ wrk_out_usage(wrk_request_t *r)
     usage.prompt_tokens = r->prompt_tokens;
     usage.completion_tokens = r->completion_tokens;
     usage.cached_tokens = r->cached_tokens;
-    usage.queue_us = wrk_out_us(r->queued_ns, r->started_ns);
-    usage.prefill_us = wrk_out_us(r->started_ns, r->first_ns);
-    usage.decode_us = wrk_out_us(r->first_ns, r->last_ns);
+    usage.queue_us = wrk_sink_us(r->queued_ns, r->started_ns);
+    usage.prefill_us = wrk_sink_us(r->started_ns, r->first_ns);
+    usage.decode_us = wrk_sink_us(r->first_ns, r->last_ns);
 
-    wrk_out_put(r, SHR_F_USAGE, 0, &usage, sizeof(usage), NULL, 0);
-    wrk_out_put(r, SHR_F_END, 0, NULL, 0, NULL, 0);
+    wrk_sink_usage(&r->sink, &usage);
 }
 
 
@@ -182,8 +124,8 @@ wrk_out_pend(wrk_seat_t *seat, size_t n)
             part = n - at;
         }
 
-        wrk_out_put(seat->request, SHR_F_TEXT, seat->choice, seat->pend + at,
-                    part, NULL, 0);
+        wrk_sink_put(&seat->request->sink, SHR_F_TEXT, seat->choice,
+                     seat->pend + at, part, NULL, 0);
     }
 
     seat->pend_len -= (uint32_t) n;
@@ -288,7 +230,8 @@ wrk_out_logprob(wrk_sched_t *s, wrk_seat_t *seat, uint32_t id,
         assert(len <= sizeof(buf));
     }
 
-    wrk_out_put(seat->request, SHR_F_LOGPROB, seat->choice, buf, len, NULL, 0);
+    wrk_sink_put(&seat->request->sink, SHR_F_LOGPROB, seat->choice, buf, len,
+                 NULL, 0);
 }
 
 
@@ -305,8 +248,8 @@ wrk_out_close(wrk_sched_t *s, wrk_seat_t *seat, shr_finish_reason_t reason)
     finish.reason = reason;
     finish.tokens = seat->ntokens - seat->nprompt;
 
-    wrk_out_put(r, SHR_F_FINISH, seat->choice, &finish, sizeof(finish), NULL,
-                0);
+    wrk_sink_put(&r->sink, SHR_F_FINISH, seat->choice, &finish, sizeof(finish),
+                 NULL, 0);
     wrk_seat_free(s, seat);
 
     if (++r->finished == r->nchoices) {
@@ -476,17 +419,18 @@ wrk_out_reply_part(wrk_request_t *r, uint32_t left)
     if (r->text != NULL) {
         n = wrk_min(left, (uint32_t) SHR_PAYLOAD_MAX);
         n = (uint32_t) wrk_out_whole(r->text + at, left, n);
-        wrk_out_put(r, SHR_F_TEXT, r->reply_prompt, r->text + at, n, NULL, 0);
+        wrk_sink_put(&r->sink, SHR_F_TEXT, r->reply_prompt, r->text + at, n,
+                     NULL, 0);
         return n;
     }
 
     n = wrk_min(left, WRK_REPLY_TOKENS);
-    wrk_out_put(r, SHR_F_IDS, r->reply_prompt, r->ids + at,
-                n * sizeof(uint32_t), NULL, 0);
+    wrk_sink_put(&r->sink, SHR_F_IDS, r->reply_prompt, r->ids + at,
+                 n * sizeof(uint32_t), NULL, 0);
 
     if (r->offsets != NULL) {
-        wrk_out_put(r, SHR_F_OFFSETS, r->reply_prompt, r->offsets + at,
-                    n * sizeof(tok_span_t), NULL, 0);
+        wrk_sink_put(&r->sink, SHR_F_OFFSETS, r->reply_prompt, r->offsets + at,
+                     n * sizeof(tok_span_t), NULL, 0);
     }
 
     return n;
@@ -506,14 +450,13 @@ wrk_out_reply(wrk_sched_t *s, wrk_request_t *r)
     }
 
     while (r->reply_prompt < r->nprompts) {
-        if (r->ops->room(r->ctx) < need) {
-            if (!r->waits_room) {
-                r->waits_room = 1;
-                r->ops->want_room(r->ctx, 1);
+        if (wrk_sink_room(&r->sink) < need) {
+            if (!r->sink.waits_room) {
+                wrk_sink_want_room(&r->sink, 1);
                 continue;
             }
 
-            wrk_out_publish(r);
+            wrk_sink_publish(&r->sink);
             return;
         }
 
@@ -523,7 +466,7 @@ wrk_out_reply(wrk_sched_t *s, wrk_request_t *r)
             r->reply_at += wrk_out_reply_part(r, left);
         }
 
-        if (r->lost) {
+        if (r->sink.lost) {
             wrk_request_drop(s, r);
             return;
         }
@@ -531,8 +474,8 @@ wrk_out_reply(wrk_sched_t *s, wrk_request_t *r)
         r->reply_prompt += r->reply_at == r->at[r->reply_prompt + 1];
     }
 
-    if (r->waits_room) {
-        r->ops->want_room(r->ctx, 0);
+    if (r->sink.waits_room) {
+        wrk_sink_want_room(&r->sink, 0);
     }
 
     wrk_request_end(s, r);

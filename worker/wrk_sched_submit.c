@@ -16,23 +16,6 @@ static int wrk_submit_queue(wrk_sched_t *s, wrk_request_t *r);
 static int wrk_submit_reply(wrk_sched_t *s, wrk_request_t *r);
 
 
-void
-wrk_sched_refuse(wrk_sched_t *s, shr_error_code_t code, const char *text,
-    const wrk_sink_ops_t *ops, void *ctx)
-{
-    wrk_request_t    r;
-    wrk_req_error_t  err;
-
-    (void) s;
-    memset(&r, 0, sizeof(r));
-    r.ops = ops;
-    r.ctx = ctx;
-    wrk_req_fail(&err, code, NULL, "%s", text);
-    wrk_out_error(&r, &err);
-    ops->done(ctx);
-}
-
-
 static int
 wrk_submit_overloaded(wrk_sched_t *s)
 {
@@ -60,12 +43,12 @@ wrk_sched_submit(wrk_sched_t *s, const void *req, size_t len,
 
     if (r == NULL) {
         wrk_submit_overloaded(s);
-        wrk_sched_refuse(s, s->err.code, s->err.text, ops, ctx);
+        wrk_sink_refuse(s->err.code, s->err.text, ops, ctx);
         return;
     }
 
-    r->ops = ops;
-    r->ctx = ctx;
+    r->sink.ops = ops;
+    r->sink.ctx = ctx;
 
     if (wrk_submit_checked(s, r, req, len, now_ns) != 0) {
         wrk_request_fail(s, r, &s->err);
@@ -247,11 +230,11 @@ wrk_submit_room(wrk_sched_t *s, wrk_request_t *r)
 
     need += wrk_out_end_room(r);
 
-    if (r->ops->room(r->ctx) < need) {
+    if (wrk_sink_room(&r->sink) < need) {
         return wrk_req_fail(&s->err, SHR_E_UNSUPPORTED, "n",
                             "%u choices need %zu bytes of response buffer, "
                             "there are %u", r->nchoices, need,
-                            r->ops->room(r->ctx));
+                            wrk_sink_room(&r->sink));
     }
 
     return 0;

@@ -748,8 +748,7 @@ test_shutdown(void **state)
     }
 
     sink_init(&sinks[0], 8192);
-    wrk_sched_refuse(run.sched, SHR_E_INVALID, "too large", &sink_ops,
-                     &sinks[0]);
+    wrk_sink_refuse(SHR_E_INVALID, "too large", &sink_ops, &sinks[0]);
     assert_error(&sinks[0], SHR_E_INVALID, "too large");
 }
 

@@ -12,9 +12,9 @@
 
 /*
  * The word cache remembers what words merge to.  A short word has up to 15
- * bytes, zero padded, its length in the last byte of the key: so keys are
- * exact.  n - 1 is in the two top bits of the first id; a word of more than
- * four ids has only a note there, its ids are among the long words.
+ * bytes, zero padded, and its length in the last byte of the key: so keys are
+ * exact.  The upper half of that byte has how many ids there are; a word of
+ * more than four has none, its ids are among the long words.
  */
 typedef struct {
     uint64_t  k0, k1;
@@ -22,6 +22,8 @@ typedef struct {
 } tok_short_t;
 
 #define TOK_SHORT_BYTES  15
+#define TOK_SHORT_COUNT  60         /* k1: from this bit on */
+#define TOK_SHORT_KEY    (((uint64_t) 1 << TOK_SHORT_COUNT) - 1)
 #define TOK_LONG_BYTES   48
 #define TOK_LONG_IDS     19
 
@@ -33,7 +35,6 @@ typedef struct {
 
 _Static_assert(sizeof(tok_short_t) == 32, "half a cache line");
 _Static_assert(sizeof(tok_long_t) == 128, "two cache lines");
-_Static_assert(TOK_IDS_MAX <= 1u << 30, "two bits of an id are free");
 
 /* A symbol of a long word while it is merged. */
 typedef struct {

@@ -15,33 +15,47 @@
 #include <stdlib.h>
 
 
-/* In a short entry, no id: the word has more than four of them. */
-#define MANY   UINT32_MAX
+/* Room for ids behind those of a word whose ids are not yet known: what is
+ * copied by four, and marks that a model puts in front. */
+#define GAP_MORE   8
+#define GAPS       160
+#define GAP_BYTES  4096             /* of one word at most */
+#define NO_JOB     UINT32_MAX
 
-/* A word of a batch. */
+/*
+ * A word of a batch.  Of more bytes than a key has: k0 is its place among the
+ * long words, k1 LONG and its length.
+ */
 typedef struct {
-    const uint8_t      *p;
-    uint64_t            k0, k1;     /* its key; of more bytes than a key has:
-                                       its place among the long words, 1 */
-    tok_short_t        *bucket;     /* where the cache would have it */
-    const tok_short_t  *e;          /* its ids, or MANY: */
-    uint32_t            job;        /* 1 + the job that has them, or 0 */
-    uint32_t            len;
+    const uint8_t  *p;
+    uint64_t        k0, k1;
+    tok_short_t    *bucket;         /* where the cache would have it */
 } word_t;
 
+#define LONG  ((uint64_t) 0xff << 56)
+
+/* A place among the ids, with room, for the ids of a word. */
+typedef struct {
+    const uint8_t  *p;
+    size_t          at;
+    uint32_t        len;
+    uint32_t        job;            /* that has them, or NO_JOB */
+} gap_t;
+
 struct tok_batch {
-    size_t       n, n_jobs;
+    size_t       n, n_jobs, n_gaps;
     word_t       w[TOK_BATCH_WORDS + TOK_WIN_BYTES];
-    uint32_t     of[TOK_JOBS];      /* the word of each job, */
+    gap_t        gap[GAPS];
+    word_t       of[TOK_JOBS];      /* the word of each job, */
+    uint32_t     at[TOK_JOBS];      /* its place among the tokens, */
     uint32_t     id[TOK_JOBS];      /* the token that it is, or TOK_NO_ID */
     tok_job_t    job[TOK_JOBS];
-    tok_short_t  e[TOK_JOBS];
 };
 
 /* The bucket of a word that is too long for one: never its key. */
-static tok_short_t        no_bucket[2];
+static tok_short_t  no_bucket[2];
 
-static const tok_short_t  many = { 0, 0, { MANY, 0, 0, 0 } };
+_Static_assert(GAPS * GAP_MORE + 16 <= TOK_BATCH_ROOM, "ids of words and gaps");
 
 
 /* Sixteen bytes of ones, sixteen of zeros: a mask for every length. */
@@ -149,47 +163,27 @@ is_long(const tok_long_t *e, const uint8_t *p, size_t len)
 }
 
 
-/* A word whose ids no entry of the batch has. */
-static int
-word_alone(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len)
-{
-    const tok_long_t  *e;
-    uint64_t           k[TOK_LONG_BYTES / 8];
-    size_t             at = s->ids.n, n;
-    int                rc;
+/* --- the batch --------------------------------------------------------- */
 
-    if (len > TOK_LONG_BYTES) {
-        return model_word(t, s, p, len);
-    }
-    e = long_slot(s, p, len, k);
-    if (is_long(e, p, len)) {
-        n = e->n_len >> 8;
-        memcpy(tok_ids(s) + at, e->ids, n * sizeof(uint32_t));
-        s->ids.n = at + n;
-        return 0;
-    }
-    rc = model_word(t, s, p, len);
-    if (rc == 0) {
-        keep_long(long_slot(s, p, len, k), k, len, tok_ids(s) + at,
-                  s->ids.n - at);
-    }
-    return rc;
+static inline size_t
+word_len(const word_t *w)
+{
+    return w->k1 < LONG ? w->k1 >> 56 : (uint32_t) w->k1;
 }
 
 
-/* --- the batch --------------------------------------------------------- */
-
 /* A word of more than 15 bytes: no key, but where long words have it. */
-static void
-add_long(tok_scratch_t *s, word_t *w)
+static void __attribute__((noinline))
+add_long(tok_scratch_t *s, word_t *w, size_t len)
 {
     uint64_t     k[TOK_LONG_BYTES / 8];
     tok_long_t  *e;
 
-    w->k0 = w->k1 = 1;
+    w->k0 = 0;
+    w->k1 = LONG | len;
     w->bucket = no_bucket;
-    if (w->len <= TOK_LONG_BYTES) {
-        e = long_slot(s, w->p, w->len, k);
+    if (len <= TOK_LONG_BYTES) {
+        e = long_slot(s, w->p, len, k);
         w->k0 = (uint64_t) (e - s->longs);
         __builtin_prefetch(e);
     }
@@ -198,19 +192,15 @@ add_long(tok_scratch_t *s, word_t *w)
 
 /* The key of a word, and its bucket is asked for. */
 static inline void
-add(tok_scratch_t *s, tok_batch_t *b, const uint8_t *p, size_t len,
-    const uint8_t *end)
+add(tok_scratch_t *s, tok_short_t *shorts, word_t *w, const uint8_t *p,
+    size_t len, const uint8_t *end)
 {
-    word_t  *w = &b->w[b->n++];
-
     w->p = p;
-    w->len = (uint32_t) len;
-    w->job = 0;
-    if (len > TOK_SHORT_BYTES) {
-        add_long(s, w);
+    if (__builtin_expect(len > TOK_SHORT_BYTES, 0)) {
+        add_long(s, w, len);
         return;
     }
-    if (end - p >= 16) {
+    if (__builtin_expect(end - p >= 16, 1)) {
         short_key(p, len, &w->k0, &w->k1);
 
     } else {
@@ -218,76 +208,101 @@ add(tok_scratch_t *s, tok_batch_t *b, const uint8_t *p, size_t len,
         w->k1 = (len > 8 ? tok_load_part(p + 8, len - 8) : 0)
                 | (uint64_t) len << 56;
     }
-    w->bucket = &s->shorts[short_slot(w->k0, w->k1)];
+    w->bucket = shorts + short_slot(w->k0, w->k1);
     __builtin_prefetch(w->bucket);
-}
-
-
-/* A word that the cache of short ones does not have: is a job needed? */
-static inline bool
-is_job(tok_scratch_t *s, word_t *w)
-{
-    w->e = &many;
-    return w->len <= TOK_SHORT_BYTES
-           || (w->len <= TOK_LONG_BYTES
-               && !is_long(&s->longs[w->k0], w->p, w->len));
 }
 
 
 /* The key of a word of 1 to TOK_WORD_BYTES bytes among the tokens. */
 static inline tok_word_t
-word_key(const word_t *w, uint32_t *at)
+word_key(const word_t *w, size_t len, uint32_t *at)
 {
-    return tok_word_short(w->k0, (uint32_t) w->k1, w->len, at);
+    return tok_word_short(w->k0, (uint32_t) w->k1, len, at);
 }
 
 
 /* What will say whether a word is a token, and how its bytes merge. */
 static inline void
-ask_word(const tok_t *t, const word_t *w)
+ask_word(const tok_t *t, const word_t *w, size_t len, uint32_t *at)
 {
-    uint32_t  at;
-    size_t    i;
-
-    if (w->len <= TOK_WORD_BYTES) {
-        (void) word_key(w, &at);
-        __builtin_prefetch(&t->sieve[tok_sieve_at(at, t->word_mask)]);
-    }
-    for (i = 0; i + 1 < w->len; i++) {
-        __builtin_prefetch(&t->pairs[w->p[i] << 8 | w->p[i + 1]]);
+    *at = 0;
+    if (len <= TOK_WORD_BYTES) {
+        (void) word_key(w, len, at);
+        __builtin_prefetch(&t->sieve[tok_sieve_at(*at, t->word_mask)]);
     }
 }
 
 
-/*
- * The entries of the words from number i on, up to the first for which no job
- * is left.  Which of the two entries of its bucket has a word is no branch,
- * for nobody could foresee it.
- */
-static size_t
-probe(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, size_t i)
+/* Room for the ids of a word. */
+static void
+add_gap(tok_scratch_t *s, tok_batch_t *b, const word_t *w, uint32_t job)
 {
-    const tok_short_t  *e;
-    word_t             *w;
+    gap_t  *g = &b->gap[b->n_gaps++];
 
-    b->n_jobs = 0;
-    for (/* void */; i < b->n; i++) {
-        w = &b->w[i];
-        e = w->bucket;
-        e += ((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) != 0;
-        w->e = e;
-        if (((e->k0 ^ w->k0) | (e->k1 ^ w->k1)) == 0 || !is_job(s, w)) {
-            continue;
+    g->p = w->p;
+    g->len = (uint32_t) word_len(w);
+    g->at = s->ids.n;
+    g->job = job;
+    s->ids.n += g->len + GAP_MORE;
+}
+
+
+/* A job for a word; its entry, if it is a short one, names the job. */
+static void
+add_job(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, const word_t *w,
+    tok_short_t *e)
+{
+    uint32_t  job = (uint32_t) b->n_jobs++;
+
+    if (w->k1 < LONG) {
+        if (e == NULL) {
+            e = w->bucket;
+            e[1] = e[0];
+            e->k0 = w->k0;
+            e->k1 = w->k1;
         }
-        if (b->n_jobs == TOK_JOBS) {
-            break;
+        e->ids[0] = job + 1;
+    }
+    b->of[job] = *w;
+    if (t->img->fast == TOK_FAST_BYTES) {
+        ask_word(t, w, word_len(w), &b->at[job]);
+    }
+    add_gap(s, b, w, job);
+}
+
+
+/* A word of which the short words do not have the ids; e: its entry there, if
+ * any.  There is room for a job and a gap. */
+static int __attribute__((noinline))
+put_other(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, const word_t *w,
+    tok_short_t *e)
+{
+    size_t       len = word_len(w), n;
+    uint64_t     k[TOK_LONG_BYTES / 8];
+    tok_long_t  *l;
+
+    if (len > TOK_LONG_BYTES) {
+        if (len <= GAP_BYTES) {
+            add_gap(s, b, w, NO_JOB);
+            return 0;
         }
-        b->of[b->n_jobs++] = (uint32_t) i;
-        if (t->img->fast == TOK_FAST_BYTES) {
-            ask_word(t, w);
+        return model_word(t, s, w->p, len);
+    }
+    if (e != NULL && e->ids[0]) {
+        add_gap(s, b, w, e->ids[0] - 1);
+        return 0;
+    }
+    if (e != NULL || len > TOK_SHORT_BYTES) {
+        l = e != NULL ? long_slot(s, w->p, len, k) : &s->longs[w->k0];
+        if (is_long(l, w->p, len)) {
+            n = l->n_len >> 8;
+            memcpy(tok_ids(s) + s->ids.n, l->ids, n * sizeof(uint32_t));
+            s->ids.n += n;
+            return 0;
         }
     }
-    return i;
+    add_job(t, s, b, w, e);
+    return 0;
 }
 
 
@@ -296,7 +311,7 @@ static int
 model_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j)
 {
     size_t  at = s->ids.n;
-    int     rc = model_word(t, s, w->p, w->len);
+    int     rc = model_word(t, s, w->p, word_len(w));
 
     j->n = (uint32_t) (s->ids.n - at);
     s->ids.n = at;
@@ -317,60 +332,83 @@ find_tokens(const tok_t *t, tok_batch_t *b)
 {
     const word_t  *w;
     tok_word_t     key;
-    uint32_t       at, may[TOK_JOBS + 1];
-    size_t         i, n = 0;
-    bool           pass;
+    uint32_t       at, may[TOK_JOBS + 1], pass;
+    size_t         i, n = 0, len;
 
     for (i = 0; i < b->n_jobs; i++) {
-        w = &b->w[b->of[i]];
+        at = b->at[i];
         b->id[i] = TOK_NO_ID;
-        (void) word_key(w, &at);
-        pass = tok_word_may(t, at) | (w->len > TOK_WORD_BYTES);
+        pass = (uint32_t) tok_word_may(t, at)
+               | (word_len(&b->of[i]) > TOK_WORD_BYTES);
         may[n] = (uint32_t) i;
         n += pass;
-        __builtin_prefetch(pass ? (const void *) &t->words[at & t->word_mask]
-                           : b);
+        __builtin_prefetch(&t->words[at & t->word_mask & (0 - pass)]);
     }
     while (n--) {
         i = may[n];
-        w = &b->w[b->of[i]];
-        if (w->len > TOK_WORD_BYTES) {
-            b->id[i] = tok_word_find(t, w->p, w->len);
+        w = &b->of[i];
+        len = word_len(w);
+        if (len > TOK_WORD_BYTES) {
+            b->id[i] = tok_word_find(t, w->p, len);
 
         } else {
-            key = word_key(w, &at);
+            key = word_key(w, len, &at);
             b->id[i] = tok_word_get(t, key, at);
         }
     }
 }
 
 
-/* The symbols of a job; *merge: they are to be merged.  id: the token that its
- * word is, if the model is of bytes. */
-static int
-begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
-    uint32_t id, bool *merge)
+/* Begins the jobs of a byte-level model; returns how many are to be merged. */
+static size_t
+begin_bytes(const tok_t *t, tok_batch_t *b, tok_job_t *run[])
 {
-    *merge = false;
-    if (t->img->fast == TOK_FAST_BYTES) {
-        if (id != TOK_NO_ID) {
-            j->n = 1;
-            j->ids[0] = id;
-            return 0;
-        }
-        j->n = w->len;
-        tok_job_begin(t, j, w->p);
+    tok_job_t  *j;
+    uint32_t    todo[TOK_JOBS + 1];
+    size_t      i, n = 0;
 
-    } else if (t->img->fast == TOK_FAST_SPM
-               && tok_fast_spm_symbols(t, s, w->p, w->len, j))
-    {
-        tok_job_begin(t, j, NULL);
-
-    } else {
-        return model_job(t, s, w, j);
+    find_tokens(t, b);
+    for (i = 0; i < b->n_jobs; i++) {
+        j = &b->job[i];
+        j->n = 1;
+        j->ids[0] = b->id[i];
+        todo[n] = (uint32_t) i;
+        n += b->id[i] == TOK_NO_ID;
     }
-    *merge = true;
-    return 0;
+    for (i = 0; i < n; i++) {
+        j = run[i] = &b->job[todo[i]];
+        j->n = (uint32_t) word_len(&b->of[todo[i]]);
+        tok_job_begin(t, j, b->of[todo[i]].p);
+    }
+    return n;
+}
+
+
+/* The same for the others, whose words the model may have to do alone. */
+static int
+begin_words(const tok_t *t, tok_scratch_t *s, tok_batch_t *b,
+    tok_job_t *run[], size_t *n)
+{
+    const word_t  *w;
+    tok_job_t     *j;
+    size_t         i;
+    int            rc = 0;
+
+    *n = 0;
+    for (i = 0; rc == 0 && i < b->n_jobs; i++) {
+        j = &b->job[i];
+        w = &b->of[i];
+        if (t->img->fast == TOK_FAST_SPM
+            && tok_fast_spm_symbols(t, s, w->p, word_len(w), j))
+        {
+            tok_job_begin(t, j, NULL);
+            run[(*n)++] = j;
+
+        } else {
+            rc = model_job(t, s, w, j);
+        }
+    }
+    return rc;
 }
 
 
@@ -378,7 +416,7 @@ begin_job(const tok_t *t, tok_scratch_t *s, const word_t *w, tok_job_t *j,
 static inline bool
 is_kept_long(const word_t *w, const tok_job_t *j)
 {
-    return w->len > TOK_SHORT_BYTES || j->n > 4;
+    return w->k1 >= LONG || j->n > 4;
 }
 
 
@@ -386,86 +424,44 @@ is_kept_long(const word_t *w, const tok_job_t *j)
 static int
 run_jobs(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
 {
-    tok_job_t    *run[TOK_JOBS], *j;
-    tok_short_t  *e;
-    tok_long_t   *slot;
-    word_t       *w;
-    uint64_t      long_key[TOK_LONG_BYTES / 8];
-    size_t        i, k, n = 0;
-    bool          merge;
-    int           rc;
+    tok_job_t   *run[TOK_JOBS];
+    tok_long_t  *slot;
+    word_t      *w;
+    uint64_t     key[TOK_LONG_BYTES / 8];
+    size_t       i, n = 0;
+    int          rc = 0;
 
     if (t->img->fast == TOK_FAST_BYTES) {
-        find_tokens(t, b);
+        n = begin_bytes(t, b, run);
+
+    } else {
+        rc = begin_words(t, s, b, run, &n);
     }
-    for (i = 0; i < b->n_jobs; i++) {
-        rc = begin_job(t, s, &b->w[b->of[i]], &b->job[i], b->id[i], &merge);
-        if (rc != 0) {
-            return rc;
-        }
-        run[n] = &b->job[i];
-        n += merge;
+    if (rc != 0) {
+        return rc;
     }
     tok_jobs_run(t, run, n);
     for (i = 0; i < b->n_jobs; i++) {
-        j = &b->job[i];
-        w = &b->w[b->of[i]];
-        if (is_kept_long(w, j)) {
-            slot = long_slot(s, w->p, w->len, long_key);
+        w = &b->of[i];
+        if (is_kept_long(w, &b->job[i])) {
+            slot = long_slot(s, w->p, word_len(w), key);
             __builtin_prefetch(slot, 1);
             __builtin_prefetch((uint8_t *) slot + 64, 1);
         }
-        if (j->n == 0 || j->n > 4) {
-            w->job = j->n <= TOK_JOB_SYMBOLS ? (uint32_t) i + 1 : 0;
-            continue;
-        }
-        e = &b->e[i];
-        e->k0 = w->k0;
-        e->k1 = w->k1;
-        for (k = 0; k < j->n; k++) {
-            e->ids[k] = j->ids[k];
-        }
-        e->ids[0] |= (j->n - 1) << 30;
-        w->e = e;
     }
     return 0;
 }
 
 
-/* The ids of the words i to n - 1; there is room for them and a few more. */
-static inline int
-put(const tok_t *t, tok_scratch_t *s, const tok_batch_t *b, size_t i,
-    size_t n)
+/* The entry of a word that names its job, or NULL: others took its place. */
+static inline tok_short_t *
+job_entry(const tok_batch_t *b, size_t i)
 {
-    const word_t     *w;
-    const tok_job_t  *j;
-    uint32_t         *out = tok_ids(s) + s->ids.n, first;
-    int               rc;
+    const word_t  *w = &b->of[i];
+    tok_short_t   *e = w->bucket;
 
-    for (/* void */; i < n; i++) {
-        w = &b->w[i];
-        first = w->e->ids[0];
-        if (first != MANY) {
-            memcpy(out, w->e->ids, sizeof(w->e->ids));
-            *out = first & 0x3fffffff;
-            out += 1 + (first >> 30);
-            continue;
-        }
-        if (w->job) {
-            j = &b->job[w->job - 1];
-            copy_ids(out, j->ids, j->n);
-            out += j->n;
-            continue;
-        }
-        s->ids.n = (size_t) (out - tok_ids(s));
-        rc = word_alone(t, s, w->p, w->len);
-        if (rc != 0) {
-            return rc;
-        }
-        out = tok_ids(s) + s->ids.n;
-    }
-    s->ids.n = (size_t) (out - tok_ids(s));
-    return 0;
+    e += e->k0 != w->k0 || e->k1 != w->k1 || e->ids[0] != i + 1;
+    return e->k0 == w->k0 && e->k1 == w->k1 && e->ids[0] == i + 1 ? e : NULL;
 }
 
 
@@ -475,51 +471,169 @@ keep(tok_scratch_t *s, const tok_batch_t *b)
 {
     const tok_job_t  *j;
     const word_t     *w;
-    tok_short_t       e;
+    tok_short_t      *e;
     uint64_t          k[TOK_LONG_BYTES / 8];
     size_t            i;
 
     for (i = 0; i < b->n_jobs; i++) {
         j = &b->job[i];
-        w = &b->w[b->of[i]];
+        w = &b->of[i];
+        if (is_kept_long(w, j) && j->n && j->n <= TOK_JOB_SYMBOLS) {
+            keep_long(long_slot(s, w->p, word_len(w), k), k, word_len(w),
+                      j->ids, j->n);
+        }
+        e = w->k1 < LONG ? job_entry(b, i) : NULL;
+        if (e == NULL) {
+            continue;
+        }
         if (j->n == 0 || j->n > TOK_JOB_SYMBOLS) {
-            continue;
+            memset(e, 0, sizeof(*e));
+
+        } else if (j->n > 4) {
+            e->ids[0] = 0;
+
+        } else {
+            memcpy(e->ids, j->ids, sizeof(e->ids));
+            e->k1 |= (uint64_t) j->n << TOK_SHORT_COUNT;
         }
-        if (is_kept_long(w, j)) {
-            keep_long(long_slot(s, w->p, w->len, k), k, w->len, j->ids, j->n);
-        }
-        if (w->len > TOK_SHORT_BYTES
-            || (w->bucket[0].k0 == w->k0 && w->bucket[0].k1 == w->k1))
-        {
-            continue;
-        }
-        /* The bucket may say only that the long words have it. */
-        e = j->n > 4 ? many : b->e[i];
-        e.k0 = w->k0;
-        e.k1 = w->k1;
-        w->bucket[1] = w->bucket[0];
-        w->bucket[0] = e;
     }
 }
 
 
-static int
-flush(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
+/* Copies n ids to where they overlap with themselves, if at all, from below;
+ * up to three more than there are. */
+static inline void
+move_ids(uint32_t *to, const uint32_t *ids, size_t n)
 {
-    size_t  i, next;
-    int     rc;
+    uint32_t  four[4];
+    size_t    i;
 
-    for (i = 0; i < b->n; i = next) {
-        next = probe(t, s, b, i);
-        assert(next > i);
-        rc = b->n_jobs ? run_jobs(t, s, b) : 0;
-        rc = rc == 0 ? put(t, s, b, i, next) : rc;
+    for (i = 0; i < n; i += 4) {
+        memcpy(four, ids + i, sizeof(four));
+        memcpy(to + i, four, sizeof(four));
+    }
+}
+
+
+/* The ids of all words, one behind the other. */
+static int
+close_gaps(const tok_t *t, tok_scratch_t *s, const tok_batch_t *b)
+{
+    const gap_t      *g;
+    const tok_job_t  *j;
+    size_t            end = s->ids.n, to = b->gap[0].at, next, from, i, n;
+    int               rc;
+
+    for (i = 0; i < b->n_gaps; i++) {
+        g = &b->gap[i];
+        j = g->job == NO_JOB ? NULL : &b->job[g->job];
+        if (j != NULL && j->n <= TOK_JOB_SYMBOLS) {
+            n = j->n;
+            copy_ids(tok_ids(s) + to, j->ids, n);
+
+        } else {
+            s->ids.n = end + 4;
+            rc = model_word(t, s, g->p, g->len);
+            if (rc != 0) {
+                return rc;
+            }
+            n = s->ids.n - end - 4;
+            memcpy(tok_ids(s) + to, tok_ids(s) + end + 4,
+                   n * sizeof(uint32_t));
+        }
+        assert(n + 4 <= g->len + GAP_MORE);
+        to += n;
+        from = g->at + g->len + GAP_MORE;
+        next = i + 1 < b->n_gaps ? g[1].at : end;
+        move_ids(tok_ids(s) + to, tok_ids(s) + from, next - from);
+        to += next - from;
+    }
+    s->ids.n = to;
+    return 0;
+}
+
+
+/* The ids of the words that wait for theirs. */
+static int
+settle(const tok_t *t, tok_scratch_t *s, tok_batch_t *b)
+{
+    int  rc;
+
+    if (b->n_gaps == 0) {
+        return 0;
+    }
+    rc = run_jobs(t, s, b);
+    rc = rc == 0 ? close_gaps(t, s, b) : rc;
+    if (rc == 0) {
+        keep(s, b);
+        b->n_jobs = b->n_gaps = 0;
+    }
+    return rc;
+}
+
+
+/*
+ * The ids of the words from w on, up to the first of which the short words do
+ * not have them; *e: its entry there, or NULL.  Which of two entries has a word
+ * is no branch, for nobody could foresee it.
+ */
+static const word_t *
+put(const word_t *w, const word_t *end, uint32_t **to, tok_short_t **entry)
+{
+    tok_short_t  *e;
+    uint32_t     *out = *to;
+    uint64_t      first, second;
+    size_t        n;
+
+    for (/* void */; w < end; w++) {
+        e = w->bucket;
+        first = (e[0].k0 ^ w->k0) | ((e[0].k1 & TOK_SHORT_KEY) ^ w->k1);
+        second = (e[1].k0 ^ w->k0) | ((e[1].k1 & TOK_SHORT_KEY) ^ w->k1);
+        e += first != 0;
+        n = e->k1 >> TOK_SHORT_COUNT;
+        if (__builtin_expect(((first != 0) & (second != 0)) | (n == 0), 0)) {
+            *entry = first && second ? NULL : e;
+            break;
+        }
+        memcpy(out, e->ids, sizeof(e->ids));
+        out += n;
+    }
+    *to = out;
+    return w;
+}
+
+
+/* The words of the batch but the last few, which wait. */
+static int
+look(const tok_t *t, tok_scratch_t *s, tok_batch_t *b, size_t wait)
+{
+    const word_t  *w = b->w, *end = b->w + b->n - wait;
+    tok_short_t   *e = NULL;
+    uint32_t      *out;
+    int            rc;
+
+    for (;;) {
+        out = tok_ids(s) + s->ids.n;
+        w = put(w, end, &out, &e);
+        s->ids.n = (size_t) (out - tok_ids(s));
+        if (w == end) {
+            break;
+        }
+        if (b->n_gaps == GAPS || b->n_jobs == TOK_JOBS
+            || (word_len(w) > GAP_BYTES && b->n_gaps))
+        {
+            rc = settle(t, s, b);       /* and this word once more */
+
+        } else {
+            rc = put_other(t, s, b, w, e);
+            w++;
+        }
         if (rc != 0) {
             return rc;
         }
-        keep(s, b);
     }
-    b->n = 0;
+    memmove(b->w, end, wait * sizeof(b->w[0]));
+    b->n = wait;
     return 0;
 }
 
@@ -534,7 +648,18 @@ tok_batch_new(void)
 void
 tok_batch_begin(tok_scratch_t *s)
 {
-    s->batch->n = 0;
+    tok_batch_t  *b = s->batch;
+    tok_short_t  *e;
+    size_t        i;
+
+    /* Jobs that an error left undone. */
+    for (i = 0; i < b->n_jobs; i++) {
+        e = b->of[i].k1 < LONG ? job_entry(b, i) : NULL;
+        if (e != NULL) {
+            memset(e, 0, sizeof(*e));
+        }
+    }
+    b->n = b->n_jobs = b->n_gaps = 0;
 }
 
 
@@ -542,15 +667,20 @@ int
 tok_batch_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p, size_t len,
     const uint8_t *end)
 {
-    add(s, s->batch, p, len, end);
-    return s->batch->n < TOK_BATCH_WORDS ? 0 : flush(t, s, s->batch);
+    tok_batch_t  *b = s->batch;
+
+    add(s, s->shorts, &b->w[b->n++], p, len, end);
+    return b->n < TOK_BATCH_WORDS ? 0
+           : look(t, s, b, TOK_BATCH_WAIT);
 }
 
 
 int
 tok_batch_end(const tok_t *t, tok_scratch_t *s)
 {
-    return flush(t, s, s->batch);
+    int  rc = look(t, s, s->batch, 0);
+
+    return rc == 0 ? settle(t, s, s->batch) : rc;
 }
 
 
@@ -580,6 +710,9 @@ cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
     const uint8_t **limit)
 {
     const uint8_t  *base = p, *q;
+    tok_batch_t    *b = s->batch;
+    tok_short_t    *shorts = s->shorts;
+    word_t         *w = &b->w[b->n];
     uint64_t        ends = 0;
 
     if (p[0] < 0x80 && (end - p == 1 || p[1] < 0x80)) {
@@ -587,15 +720,17 @@ cut(tok_scratch_t *s, uint32_t scan, const uint8_t *p, const uint8_t *end,
     }
     if (ends == 0) {
         q = tok_scan(scan, p, end, limit);
-        add(s, s->batch, p, (size_t) (q - p), end);
+        add(s, shorts, w, p, (size_t) (q - p), end);
+        b->n++;
         return q;
     }
     do {
         q = base + __builtin_ctzll(ends);
-        add(s, s->batch, p, (size_t) (q - p), end);
+        add(s, shorts, w++, p, (size_t) (q - p), end);
         p = q;
         ends &= ends - 1;
     } while (ends);
+    b->n = (size_t) (w - b->w);
     return p;
 }
 
@@ -612,10 +747,10 @@ scan_words(const tok_t *t, tok_scratch_t *s, const uint8_t *text, size_t len)
     while (rc == 0 && p < end) {
         p = cut(s, scan, p, end, &limit);
         if (s->batch->n >= TOK_BATCH_WORDS) {
-            rc = flush(t, s, s->batch);
+            rc = look(t, s, s->batch, TOK_BATCH_WAIT);
         }
     }
-    return rc == 0 ? flush(t, s, s->batch) : rc;
+    return rc == 0 ? tok_batch_end(t, s) : rc;
 }
 
 
@@ -627,7 +762,7 @@ tok_fast_bytes(const tok_t *t, tok_scratch_t *s, const uint8_t *text,
     bool    spans = s->want_spans;
     int     rc;
 
-    rc = tok_room(s, &s->ids, len + 8, sizeof(uint32_t));
+    rc = tok_room(s, &s->ids, len + TOK_BATCH_ROOM, sizeof(uint32_t));
     if (rc == 0 && spans) {
         s->spans.n = s->ids.n;
         rc = tok_room(s, &s->spans, len + 8, sizeof(tok_span_t));

@@ -10,12 +10,19 @@
 
 
 /* Words that are gathered before the first of them is looked up. */
-#define TOK_BATCH_WORDS  384
+#define TOK_BATCH_WORDS  160
+
+/* Of those, the last that wait on: the cache has not answered them yet. */
+#define TOK_BATCH_WAIT   32
+
+/* Room that a batch takes for ids beside those of the words. */
+#define TOK_BATCH_ROOM   2048
 
 /*
  * Words one after the other; their ids come in that order, at the latest with
  * tok_batch_end.  Up to end can be read; p stays as it is until then.  s->ids
- * has room for as many ids as there are bytes and 8 more, spans are off.
+ * has room for as many ids as there are bytes and TOK_BATCH_ROOM more, spans
+ * are off.
  */
 void tok_batch_begin(tok_scratch_t *s);
 int tok_batch_word(const tok_t *t, tok_scratch_t *s, const uint8_t *p,

@@ -12,7 +12,8 @@
 static int
 ids_room(tok_scratch_t *s, size_t len)
 {
-    return tok_room(s, &s->ids, 4 * len + 16, sizeof(uint32_t));
+    return tok_room(s, &s->ids, 4 * len + TOK_BATCH_ROOM,
+                    sizeof(uint32_t));
 }
 
 

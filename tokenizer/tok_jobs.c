@@ -23,11 +23,11 @@ tok_job_begin(const tok_t *t, tok_job_t *j, const uint8_t *bytes)
     }
     j->ids[0] = j->ids[n + 1] = TOK_NO_ID;
     j->live = ((uint64_t) 1 << (n + 2)) - 1;
-    j->open = 0;
+    j->open = bytes == NULL;
     j->key[0] = TOK_JOB_NONE;
     for (i = 1; i < n; i++) {
+        j->key[i] = TOK_JOB_NONE;
         if (bytes == NULL) {
-            tok_job_ask(t, j, i, i + 1);
             continue;
         }
         pair = t->pairs[bytes[i - 1] << 8 | bytes[i]];

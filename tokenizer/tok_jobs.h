@@ -11,7 +11,7 @@
 #include "tokenizer/tok_core.h"
 
 
-#define TOK_JOBS         32         /* words at once */
+#define TOK_JOBS         64         /* words at once */
 #define TOK_JOB_SYMBOLS  48
 #define TOK_JOB_PLACES   56
 
@@ -26,8 +26,7 @@ typedef struct {
     uint32_t  ids[TOK_JOB_PLACES];
     uint32_t  to[TOK_JOB_PLACES];
     uint64_t  live;                 /* places that are not merged away */
-    uint64_t  open;                 /* those whose pair with the next is yet
-                                       to be looked up */
+    bool      open;                 /* the pairs are yet to be looked up */
     uint32_t  n;
     uint32_t  symbols;              /* the caller's */
 } tok_job_t;

@@ -7,14 +7,7 @@
 #define TOK_JOBS_STEPS_H
 
 
-#include "tokenizer/tok_jobs.h"
-
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
-
-
-#define TOK_JOB_NONE   INT32_MAX            /* of keys: no merge */
+#include "tokenizer/tok_jobs_lowest.h"
 
 
 /* The live places behind and before at; there are such. */
@@ -33,150 +26,130 @@ tok_job_before(uint64_t live, unsigned at)
 }
 
 
+/* A pair whose merge is to be looked up: of job number n, the symbol at and the
+ * next; slot is the first that can have it, if it passes the filter. */
+typedef struct {
+    uint32_t  ids[2];
+    uint32_t  slot;
+    uint8_t   n, at;
+} tok_pair_job_t;
+
+/* Such pairs at once. */
+#define TOK_JOB_PAIRS  512
+
+_Static_assert(TOK_JOB_PAIRS >= TOK_JOB_PLACES + 2 * TOK_JOBS,
+               "two pairs of each job, or all of one");
+
+
 /* The merge of two symbols will be looked up: first in the filter. */
 static inline void
-tok_job_ask(const tok_t *t, tok_job_t *j, unsigned at, unsigned next)
+tok_job_ask(const tok_t *t, tok_job_t *j, size_t n, unsigned at,
+    unsigned next, tok_pair_job_t *p)
 {
     uint64_t  h = tok_pair_hash(j->ids[at], j->ids[next]);
 
+    p->ids[0] = j->ids[at];
+    p->ids[1] = j->ids[next];
+    p->n = (uint8_t) n;
+    p->at = (uint8_t) at;
     __builtin_prefetch(&t->filter[(uint32_t) (h >> 32) & t->filter_mask]);
     j->key[at] = TOK_JOB_NONE;
-    j->open |= (uint64_t) 1 << at;
 }
 
 
-#if defined(__AVX2__)
-
-/* The lowest rank, of equals the leftmost; nearly all words have up to 16
- * symbols. */
-static inline int32_t
-tok_job_lowest(const tok_job_t *j)
-{
-    const int32_t  *k = j->key, *end = k + (j->n + 8) / 8 * 8;
-    __m256i         v = _mm256_min_epi32(_mm256_loadu_si256((const void *) k),
-                                         _mm256_loadu_si256((const void *)
-                                                            (k + 8)));
-    __m128i         a;
-
-    for (k += 16; k < end; k += 8) {
-        v = _mm256_min_epi32(v, _mm256_loadu_si256((const void *) k));
-    }
-    a = _mm_min_epi32(_mm256_castsi256_si128(v),
-                      _mm256_extracti128_si256(v, 1));
-    a = _mm_min_epi32(a, _mm_shuffle_epi32(a, 0x4e));
-    a = _mm_min_epi32(a, _mm_shuffle_epi32(a, 0xb1));
-    return _mm_cvtsi128_si32(a);
-}
-
-#elif defined(__SSE2__)
-
-static inline __m128i
-tok_job_min(__m128i a, __m128i b)
-{
-    __m128i  less = _mm_cmplt_epi32(a, b);
-
-    return _mm_or_si128(_mm_and_si128(less, a), _mm_andnot_si128(less, b));
-}
-
-
-static inline int32_t
-tok_job_lowest(const tok_job_t *j)
-{
-    const __m128i  *k = (const __m128i *) j->key, *end;
-    __m128i         a = tok_job_min(k[0], k[1]), b = tok_job_min(k[2], k[3]);
-
-    end = k + ((j->n + 8) / 8) * 2;
-    for (k += 4; k < end; k += 2) {
-        a = tok_job_min(a, k[0]);
-        b = tok_job_min(b, k[1]);
-    }
-    a = tok_job_min(a, b);
-    a = tok_job_min(a, _mm_shuffle_epi32(a, 0x4e));
-    a = tok_job_min(a, _mm_shuffle_epi32(a, 0xb1));
-    return _mm_cvtsi128_si32(a);
-}
-
-#else
-
-static inline int32_t
-tok_job_lowest(const tok_job_t *j)
-{
-    int32_t   best = TOK_JOB_NONE;
-    unsigned  i;
-
-    for (i = 0; i <= j->n; i++) {
-        best = j->key[i] < best ? j->key[i] : best;
-    }
-    return best;
-}
-
-#endif
-
-
-/* A pair that passed the filter: of job number n, the symbol at. */
-typedef struct {
-    uint8_t  n, at;
-} tok_passed_t;
-
-
-/* Those that pass among the pairs that were asked for. */
+/* Those that pass among n pairs. */
 static inline size_t
-tok_jobs_filter(const tok_t *t, tok_job_t *run[], size_t n, tok_passed_t *p)
+tok_jobs_filter(const tok_t *t, tok_pair_job_t *p, size_t n)
 {
-    tok_job_t  *j;
-    uint64_t    h;
-    size_t      i, k = 0;
-    unsigned    at;
-    bool        may;
+    const uint64_t     *filter = t->filter;
+    const tok_merge_t  *merges = t->merges;
+    uint32_t            mask = t->filter_mask, merge_mask = t->merge_mask;
+    uint32_t            slot;
+    uint64_t            h, bits;
+    size_t              i, k = 0;
+    bool                may;
 
     for (i = 0; i < n; i++) {
-        j = run[i];
-        for (/* void */; j->open; j->open &= j->open - 1) {
-            at = (unsigned) __builtin_ctzll(j->open);
-            h = tok_pair_hash(j->ids[at],
-                              j->ids[tok_job_behind(j->live, at)]);
-            /* No branch, for nobody could foresee it. */
-            may = tok_merge_may(t, h);
-            p[k] = (tok_passed_t) { (uint8_t) i, (uint8_t) at };
-            k += may;
-            __builtin_prefetch(may ? (const void *)
-                                     &t->merges[(uint32_t) (h >> 32)
-                                                & t->merge_mask]
-                               : j);
-        }
+        h = tok_pair_hash(p[i].ids[0], p[i].ids[1]);
+        bits = tok_filter_bits(h);
+        slot = (uint32_t) (h >> 32);
+        /* No branch, for nobody could foresee it: those that do not pass ask
+         * for the first merge. */
+        may = (filter[slot & mask] & bits) == bits;
+        slot &= merge_mask;
+        p[k] = p[i];
+        p[k].slot = slot;
+        k += may;
+        __builtin_prefetch(&merges[slot & (0 - (uint32_t) may)]);
     }
     return k;
 }
 
 
-/* Their merges. */
-static inline void
-tok_jobs_look(const tok_t *t, tok_job_t *run[], const tok_passed_t *p,
-    size_t n)
+/* The merge of a pair, or the free slot where it would be. */
+static const tok_merge_t *
+tok_jobs_merge(const tok_t *t, const tok_pair_job_t *p)
 {
     const tok_merge_t  *m;
+    uint32_t            slot = p->slot;
+
+    do {
+        m = &t->merges[slot];
+        slot = (slot + 1) & t->merge_mask;
+    } while ((m->a != p->ids[0] || m->b != p->ids[1]) && m->a != TOK_NO_ID);
+    return m;
+}
+
+
+static inline bool
+tok_job_is(const tok_merge_t *m, uint64_t ids)
+{
+    return tok_load64(&m->a) == ids;
+}
+
+
+/*
+ * The merges of pairs that passed.  Two slots nearly always tell, and which of
+ * them does, and what, is no branch.
+ */
+static inline void
+tok_jobs_look(const tok_t *t, tok_job_t *run[], const tok_pair_job_t *p,
+    size_t n)
+{
+    const tok_merge_t  *m, *next;
+    const uint32_t      mask = t->merge_mask;
     tok_job_t          *j;
-    uint32_t            a, b;
+    uint64_t            ids;
     size_t              i;
     unsigned            at;
+    bool                here, there;
 
-    for (i = 0; i < n; i++) {
-        j = run[p[i].n];
-        at = p[i].at;
-        a = j->ids[at];
-        b = j->ids[tok_job_behind(j->live, at)];
-        m = tok_merge_get(t, a, b, tok_pair_hash(a, b));
-        if (m != NULL) {
-            j->key[at] = (int32_t) (m->rank << 6 | at);
-            j->to[at] = m->to;
+    for (i = 0; i < n; i++, p++) {
+        j = run[p->n];
+        at = p->at;
+        ids = tok_load64(p->ids);
+        m = &t->merges[p->slot];
+        next = &t->merges[(p->slot + 1) & mask];
+        here = tok_job_is(m, ids);
+        there = tok_job_is(next, ids);
+        if (__builtin_expect(!(here | there | (m->a == TOK_NO_ID)
+                               | (next->a == TOK_NO_ID)), 0))
+        {
+            next = tok_jobs_merge(t, p);
+            there = tok_job_is(next, ids);
         }
+        m = here ? m : next;
+        j->key[at] = here | there ? (int32_t) (m->rank << 6 | at)
+                     : TOK_JOB_NONE;
+        j->to[at] = m->to;
     }
 }
 
 
-/* A merge; false: there is none left. */
+/* A merge of job number n, and the two pairs that it makes; false: there is
+ * none left. */
 static inline bool
-tok_job_step(const tok_t *t, tok_job_t *j)
+tok_job_step(const tok_t *t, tok_job_t *j, size_t n, tok_pair_job_t *p)
 {
     int32_t   best = tok_job_lowest(j);
     unsigned  at, next;
@@ -190,8 +163,8 @@ tok_job_step(const tok_t *t, tok_job_t *j)
     j->ids[at] = j->to[at];
     j->key[next] = TOK_JOB_NONE;
     j->live &= ~((uint64_t) 1 << next);
-    tok_job_ask(t, j, at, tok_job_behind(j->live, at));
-    tok_job_ask(t, j, tok_job_before(j->live, at), at);
+    tok_job_ask(t, j, n, at, tok_job_behind(j->live, at), p);
+    tok_job_ask(t, j, n, tok_job_before(j->live, at), at, p + 1);
     return true;
 }
 
@@ -204,19 +177,34 @@ tok_job_step(const tok_t *t, tok_job_t *j)
 static inline void
 tok_jobs_run_all(const tok_t *t, tok_job_t *jobs[], size_t n)
 {
-    tok_passed_t  passed[TOK_JOBS * TOK_JOB_PLACES + 1];
-    tok_job_t    *run[TOK_JOBS], *j;
-    uint64_t      live;
-    size_t        i, k, left = n;
+    tok_pair_job_t  pairs[TOK_JOB_PAIRS];
+    tok_job_t      *run[TOK_JOBS], *j;
+    uint64_t        live;
+    size_t          i, k, pending = 0, left = n;
+    unsigned        at;
 
     assert(n <= TOK_JOBS);
     memcpy(run, jobs, n * sizeof(run[0]));
+    for (i = 0; i < n; i++) {
+        j = jobs[i];
+        if (pending + j->n > TOK_JOB_PAIRS) {
+            pending = tok_jobs_filter(t, pairs, pending);
+            tok_jobs_look(t, run, pairs, pending);
+            pending = 0;
+        }
+        for (at = 1; j->open && at < j->n; at++) {
+            tok_job_ask(t, j, i, at, at + 1, &pairs[pending++]);
+        }
+    }
     while (left) {
-        k = tok_jobs_filter(t, run, left, passed);
-        tok_jobs_look(t, run, passed, k);
-        for (i = k = 0; i < left; i++) {
+        pending = tok_jobs_filter(t, pairs, pending);
+        tok_jobs_look(t, run, pairs, pending);
+        for (i = k = pending = 0; i < left; i++) {
             run[k] = run[i];
-            k += tok_job_step(t, run[i]);
+            if (tok_job_step(t, run[i], k, &pairs[pending])) {
+                pending += 2;
+                k++;
+            }
         }
         left = k;
     }

@@ -74,7 +74,8 @@ plan_all(plan_t *p, enc_t *e)
     e->att = piece(p, t * inner, sizeof(float));
     e->sub = piece(p, (t > e->rows_max ? t : e->rows_max) * hp->embd,
                    sizeof(float));
-    e->wide = piece(p, (uint64_t) e->rows_max * hp->ff, 2 * sizeof(float));
+    e->inner = piece(p, kern_panel_bytes(enc_panel_kind(e->m->wtype),
+                                         e->rows_max, hp->ff), 1);
     e->pooled = piece(p, s * hp->embd, sizeof(float));
     e->dense = piece(p, s * hp->embd, sizeof(float));
     e->pos = piece(p, t, sizeof(uint32_t));

@@ -263,15 +263,10 @@ cross_attention(const enc_run_t *r, const enc_layer_t *l, uint32_t layer)
 static void
 feed_forward(const enc_run_t *r, const enc_layer_t *l)
 {
-    enc_t         *e = r->e;
-    uint32_t       up = l->up.w.rows;
-    kern_panel_t   p;
+    kern_panel_t  in, p;
 
-    input(r, &p, &l->ffn_norm);
-    enc_product(r, &l->up, &p, e->wide, up);
-    enc_barrier(r);
-    memcpy(r->own->up, e->wide, (size_t) e->n_step * up * sizeof(float));
-    enc_ffn_act(r, &p, r->own->up, e->n_step);
+    input(r, &in, &l->ffn_norm);
+    enc_ffn_rows(r, &l->up, &in, &p);
     output(r, &l->down, &p);
 }
 

@@ -23,8 +23,9 @@ enc_panel(const enc_run_t *r, kern_panel_t *p, kern_wtype_t type,
 }
 
 
-void
-enc_ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n)
+/* Activation of a feed forward's first product, as input of the second. */
+static void
+ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n)
 {
     uint32_t            c;
     const enc_model_t  *m = r->e->m;
@@ -45,21 +46,14 @@ enc_ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n)
 }
 
 
-void
-enc_product(const enc_run_t *r, const enc_linear_t *l, const kern_panel_t *p,
-    float *out, size_t ldo)
+/* Rows [r0, r1), bias added. */
+static void
+product(const enc_linear_t *l, const kern_panel_t *p, float *out, size_t ldo,
+    uint32_t r0, uint32_t r1)
 {
     float     *y;
-    uint32_t   c, groups, r0 = 0, r1 = l->w.rows;
+    uint32_t   c;
 
-    if (r->rows) {
-        groups = (l->w.rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
-        r0 = (uint32_t) ((uint64_t) groups * r->thread / r->team)
-             * KERN_ROW_GROUP;
-        r1 = (uint32_t) ((uint64_t) groups * (r->thread + 1) / r->team)
-             * KERN_ROW_GROUP;
-        r1 = r1 < l->w.rows ? r1 : l->w.rows;
-    }
     if (r0 >= r1) {
         return;
     }
@@ -71,6 +65,52 @@ enc_product(const enc_run_t *r, const enc_linear_t *l, const kern_panel_t *p,
             kern_add(y, y, l->b + r0, r1 - r0);
         }
     }
+}
+
+
+void
+enc_product(const enc_run_t *r, const enc_linear_t *l, const kern_panel_t *p,
+    float *out, size_t ldo)
+{
+    uint32_t  groups, r0 = 0, r1 = l->w.rows;
+
+    if (r->rows) {
+        groups = (l->w.rows + KERN_ROW_GROUP - 1) / KERN_ROW_GROUP;
+        r0 = (uint32_t) ((uint64_t) groups * r->thread / r->team)
+             * KERN_ROW_GROUP;
+        r1 = (uint32_t) ((uint64_t) groups * (r->thread + 1) / r->team)
+             * KERN_ROW_GROUP;
+        r1 = r1 < l->w.rows ? r1 : l->w.rows;
+    }
+    product(l, p, out, ldo, r0, r1);
+}
+
+
+void
+enc_ffn_rows(const enc_run_t *r, const enc_linear_t *l,
+    const kern_panel_t *in, kern_panel_t *p)
+{
+    float              *up = r->own->up;
+    size_t              ld = l->w.rows;
+    uint32_t            c, k0, k1, n = in->m;
+    const enc_model_t  *m = r->e->m;
+    const enc_hp_t     *hp = &m->hp;
+
+    k0 = hp->ff / KERN_BLOCK * r->thread / r->team * KERN_BLOCK;
+    k1 = hp->ff / KERN_BLOCK * (r->thread + 1) / r->team * KERN_BLOCK;
+    product(l, in, up, ld, k0, k1);
+    kern_panel_init(p, enc_panel_kind(m->wtype), n, hp->ff, r->e->inner);
+    p->sums = kern_panel_sums(m->wtype);
+    if (hp->flags & ENC_F_GLU) {
+        product(l, in, up, ld, hp->ff + k0, hp->ff + k1);
+        kern_quant_glu_part(p, 0, n, k0, k1, hp->act, up, up + hp->ff, ld);
+    } else {
+        for (c = 0; c < n; c++) {
+            kern_act(hp->act, up + c * ld + k0, up + c * ld + k0, k1 - k0);
+        }
+        kern_quant_part(p, 0, n, k0, k1, up, ld);
+    }
+    enc_barrier(r);
 }
 
 
@@ -268,21 +308,18 @@ feed_forward(const enc_run_t *r, const enc_layer_t *l, uint32_t token,
     uint32_t n)
 {
     enc_t         *e = r->e;
-    float         *up = r->rows ? e->wide : r->own->up;
     float         *sub = e->sub + (size_t) token * e->m->hp.embd;
-    kern_panel_t   p;
+    kern_panel_t   in, p;
 
-    block_input(r, &p, &l->ffn_norm, &l->up, token, n,
+    block_input(r, &in, &l->ffn_norm, &l->up, token, n,
                 fine_feed_forward(&r->e->m->hp,
                                   (uint32_t) (l - r->e->m->layer)));
-    enc_product(r, &l->up, &p, up, l->up.w.rows);
     if (r->rows) {
-        enc_barrier(r);
-        /* the activation works in place: on a copy of our own */
-        memcpy(r->own->up, up, (size_t) n * l->up.w.rows * sizeof(float));
-        up = r->own->up;
+        enc_ffn_rows(r, &l->up, &in, &p);
+    } else {
+        enc_product(r, &l->up, &in, r->own->up, l->up.w.rows);
+        ffn_act(r, &p, r->own->up, n);
     }
-    enc_ffn_act(r, &p, up, n);
     enc_product(r, &l->down, &p, sub, e->m->hp.embd);
     if (r->rows) {
         enc_barrier(r);

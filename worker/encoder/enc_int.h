@@ -82,7 +82,8 @@ struct enc {
     float              *qkv;           /* [T][3 I]                           */
     float              *att;           /* [T][I]                             */
     float              *sub;           /* [T][embd]                          */
-    float              *wide;          /* [rows_max][ff or 2 ff]             */
+    uint8_t            *inner;         /* rows mode: the panel of rows_max
+                                          columns of ff values               */
     float              *pooled;        /* [max_seqs][embd]                   */
     float              *dense;         /* [max_seqs][embd]                   */
     float              *rope[2];       /* all, windowed: [max_seq][cos|sin]  */
@@ -154,15 +155,16 @@ enc_panel_kind(kern_wtype_t type)
 /* n columns from x on as input of matrices with k columns of `type`. */
 void enc_panel(const enc_run_t *r, kern_panel_t *p, kern_wtype_t type,
     const float *x, size_t ldx, uint32_t n, uint32_t k);
-void enc_panel_glu(const enc_run_t *r, kern_panel_t *p, const float *up,
-    uint32_t n);
 /* out[c][row] of this thread's rows (all but in rows mode), bias added. */
 void enc_product(const enc_run_t *r, const enc_linear_t *l,
     const kern_panel_t *p, float *out, size_t ldo);
 void enc_norm(const enc_model_t *m, const enc_norm_t *n, float *y,
     const float *x);
-/* Activation of a feed forward's first product, as input of the second. */
-void enc_ffn_act(const enc_run_t *r, kern_panel_t *p, float *up, uint32_t n);
+/* A feed forward's first product and activation as input *p of the second,
+   where rows are split: each thread rounds what it made into one panel for
+   all.  Ends with a barrier; the panel is free after the second product's. */
+void enc_ffn_rows(const enc_run_t *r, const enc_linear_t *l,
+    const kern_panel_t *in, kern_panel_t *p);
 
 /* The encoder over the task; afterwards x holds the last hidden states. */
 void enc_forward(enc_run_t *r);

@@ -5,7 +5,7 @@ One stack and one way at a time, so that a measurement takes seconds; results
 gather in a file, and `table` prints the medians.
 
     serving.py run STACK HOW [--tokens N] [--answer N] [--seconds N]
-               [--connections N] [--rate N] [--out FILE]
+               [--connections N] [--rate N] [--precision P] [--out FILE]
     serving.py start STACK [--rounds N] [--cache DIR]
                exec to the first answer; of nginx-infer with what an earlier
                start has left in DIR (made for the run, with a first start
@@ -214,7 +214,9 @@ def pss_mb(pids):
 
 
 def run(args):
-    server = open_stack(args.stack, args.how, args.answer)
+    server = open_stack(args.stack, args.how, args.answer,
+                        "precision %s;" % args.precision
+                        if args.precision else "")
     path, body = request_of(args.stack, args.tokens, args.answer)
     more = [args.rate or 0]
     if args.how == "delay":
@@ -241,7 +243,9 @@ def run(args):
         server.stop()
     # the first eighth is served as well, but not counted
     found["cpu_us"] = round(spent * 1e6 / max(1, found["requests"] * 8 / 7))
-    found.update(stack=args.stack, how=args.how, tokens=args.tokens,
+    found.update(stack=args.stack + (" " + args.precision
+                                     if args.precision else ""),
+                 how=args.how, tokens=args.tokens,
                  answer=args.answer, connections=args.connections,
                  rate=args.rate, idle_mb=idle[0], load_mb=load[0],
                  anon_mb=load[1], bytes=len(said))
@@ -331,6 +335,8 @@ def main():
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--rate", type=int)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=("float32", "bfloat16",
+                                                "int8"))
     parser.add_argument("--cache")
     parser.add_argument("--out", default="serving.jsonl")
     args = parser.parse_args()

@@ -20,6 +20,10 @@
 /* Marks of one character that are sorted together; more is absurd text. */
 #define MARKS_MAX  64
 
+#define COMPOSE_LOG  11
+
+_Static_assert(sizeof(tok_compose) == 8 << COMPOSE_LOG, "as it was written");
+
 #define ROW(name, cp) \
     tok_##name##_block[(uint32_t) tok_##name##_index[(cp) >> 7] * 128 \
                        + ((cp) & 127)]
@@ -72,11 +76,14 @@ tok_conjunct_class(uint32_t cp)
 
 /* --- composing --------------------------------------------------------- */
 
+/* What a and b compose to, or 0: tok_compose is a hash with open addressing, in
+ * each entry both and the result. */
 static uint32_t
 compose(uint32_t a, uint32_t b)
 {
-    size_t           lo = 0, hi = sizeof(tok_compose) / 12, mid;
-    const uint32_t  *p;
+    const size_t  n = sizeof(tok_compose) / sizeof(tok_compose[0]);
+    uint64_t      pair = (uint64_t) a << 21 | b;
+    size_t        at;
 
     if (a >= HANGUL_L && a < HANGUL_L + 19 && b >= HANGUL_V
         && b < HANGUL_V + 21)
@@ -88,17 +95,13 @@ compose(uint32_t a, uint32_t b)
     {
         return a + (b - HANGUL_T);
     }
-    while (lo < hi) {
-        mid = lo + (hi - lo) / 2;
-        p = &tok_compose[3 * mid];
-        if (p[0] < a || (p[0] == a && p[1] < b)) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
+    at = (a * 0x9e3779b1u ^ b * 0x85ebca6bu) >> (32 - COMPOSE_LOG);
+    for (/* void */; tok_compose[at] != 0; at = (at + 1) % n) {
+        if (tok_compose[at] >> 21 == pair) {
+            return tok_compose[at] & 0x1fffff;
         }
     }
-    p = &tok_compose[3 * lo];
-    return lo < sizeof(tok_compose) / 12 && p[0] == a && p[1] == b ? p[2] : 0;
+    return 0;
 }
 
 
@@ -356,23 +359,178 @@ sure_end(const uint8_t *p, size_t i, size_t len, size_t *from)
 }
 
 
-/* Only what may change, and the character before it, is looked at closely. */
+/* What is written where alignments are kept or not: places in both texts, and
+ * the last character with which nothing before it composes, or their start. */
+typedef struct {
+    uint8_t           *out;
+    tok_span_t        *spans;       /* of out, or NULL */
+    const uint8_t     *p;           /* the source */
+    const tok_span_t  *align;
+    size_t             i, d;        /* read, written */
+    size_t             i_base, d_base;
+    uint32_t           base;        /* TOK_NO_ID: there is none */
+    uint32_t           tail;        /* class of the last mark that is in it;
+                                       UNKNOWN: if any */
+    uint32_t           last;        /* of the last mark behind it, or 0 */
+} quick_t;
+
+#define UNKNOWN  256u
+
+
+/* The class of the last character that c is made of. */
+static uint32_t
+tail_of(uint32_t c)
+{
+    uint32_t  v = c < 0xa0 ? 0 : tok_nfd_map[ROW(nfd, c)];
+
+    return v == 0 ? 0 : ccc_of(tok_ucd_pool[(v >> 5) + (v & 31) - 1]);
+}
+
+
+/* n bytes that stay what they are; both texts may be written beyond them. */
+static inline void
+quick_copy(quick_t *q, size_t n)
+{
+    size_t  k;
+
+    memcpy(q->out + q->d, q->p + q->i, 8);
+    for (k = 0; q->spans != NULL && k < n; k++) {
+        q->spans[q->d + k] = q->align[q->i + k];
+    }
+    q->i += n;
+    q->d += n;
+}
+
+
+/* A mark of class k; false: this needs a closer look. */
+static inline bool
+quick_mark(quick_t *q, uint32_t c, uint32_t k, size_t n)
+{
+    uint32_t  r = 0;
+    size_t    i;
+
+    if (q->base == TOK_NO_ID || k < q->last) {
+        return false;
+    }
+    if (q->tail == UNKNOWN) {
+        q->tail = tail_of(q->base);
+    }
+    if (k < q->tail) {
+        return false;
+    }
+    if (k > q->last) {
+        r = compose(q->base, c);
+    }
+    if (r == 0) {
+        q->last = k;
+        quick_copy(q, n);
+        return true;
+    }
+    if (q->last) {
+        return false;               /* over marks that stay */
+    }
+    /* It is no longer than its parts, and stands for the first of them. */
+    q->base = r;
+    q->tail = k;
+    q->i += n;
+    q->d = q->d_base + tok_utf8_put(q->out + q->d_base, r);
+    for (i = q->d_base; q->spans != NULL && i < q->d; i++) {
+        q->spans[i] = q->align[q->i_base];
+    }
+    return true;
+}
+
+
+/*
+ * Up to the end, or to what needs a closer look: characters that stay, and
+ * marks in order behind them, which compose with them or stay.  No other
+ * changes, and the text grows nowhere.
+ */
+static void
+quick(quick_t *q, size_t len)
+{
+    uint32_t  c, v;
+    size_t    n;
+
+    while (len - q->i >= 8) {
+        if ((tok_load64(q->p + q->i) & 0x8080808080808080ull) == 0) {
+            quick_copy(q, 8);
+            q->i_base = q->i - 1;
+            q->d_base = q->d - 1;
+            q->base = q->p[q->i - 1];
+            q->tail = q->last = 0;
+            continue;
+        }
+        c = tok_utf8_get(q->p + q->i, &n);
+        v = sure_of(c);
+        if (v == 0) {
+            q->i_base = q->i;
+            q->d_base = q->d;
+            q->base = c;
+            q->tail = UNKNOWN;
+            q->last = 0;
+            quick_copy(q, n);
+            continue;
+        }
+        if (v == 255) {
+            v = ROW(nfd, c) == 0 ? ccc_of(c) : 0;
+            if (v == 0 || !quick_mark(q, c, v, n)) {
+                return;
+            }
+
+        } else if (v < q->last) {
+            return;
+
+        } else {
+            q->last = v;
+            quick_copy(q, n);
+        }
+    }
+}
+
+
+/* The quick way as far as that goes, without the last character with which
+ * nothing composes: what comes next may change it. */
+static int
+form_quick(tok_edit_t *e)
+{
+    tok_ntext_t  *o = e->out;
+    quick_t       q = { .p = e->text, .align = e->align, .i = e->at,
+                        .i_base = e->at, .base = TOK_NO_ID };
+    int           rc = tok_room(e->s, &o->text, e->len - e->at + 8, 1);
+
+    if (rc == 0 && e->align != NULL) {
+        rc = tok_room(e->s, &o->align, e->len - e->at + 8,
+                      sizeof(tok_span_t));
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    q.out = (uint8_t *) o->text.ptr + o->text.n;
+    q.spans = e->align == NULL ? NULL
+              : (tok_span_t *) o->align.ptr + o->align.n;
+    quick(&q, e->len);
+    e->at = q.i_base;
+    o->text.n += q.d_base;
+    o->align.n += e->align != NULL ? q.d_base : 0;
+    return 0;
+}
+
+
+/* What needs a closer look, and the character before it. */
 static int
 form_c(form_t *f)
 {
     tok_edit_t     *e = f->e;
     const uint8_t  *p = e->text;
-    size_t          i = 0, at, n, from;
+    size_t          i, at, n;
     uint32_t        c;
     int             rc = 0;
 
-    while (rc == 0 && i < e->len) {
-        at = sure_end(p, i, e->len, &from);
-        if (at == e->len) {
-            from = at;
-        }
-        tok_edit_copy(e, from - i);
-        for (i = from; i < e->len && rc == 0; i += n) {
+    while (rc == 0 && e->at < e->len) {
+        rc = form_quick(e);
+        at = sure_end(p, e->at, e->len, &n);
+        for (i = e->at; i < e->len && rc == 0; i += n) {
             c = tok_utf8_get(p + i, &n);
             if (i > at && sure_of(c) == 0) {
                 break;

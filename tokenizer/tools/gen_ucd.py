@@ -20,6 +20,7 @@ NFKD = normalizers.NFKD().normalize_str
 NFC = normalizers.NFC().normalize_str
 LOWER = normalizers.Lowercase().normalize_str
 BLOCK = 128
+COMPOSE_LOG = 11
 
 
 def is_hangul(c):
@@ -79,6 +80,20 @@ def dump(head, values):
             line = "   "
         line += item
     print(line + "\n};")
+
+
+def compositions(pairs):
+    """A hash of 1 << COMPOSE_LOG places: first, second and result, 21 bits
+    each; see compose() in tok_ucd.c."""
+    out = [0] * (1 << COMPOSE_LOG)
+    for a, b, c in sorted(pairs):
+        at = (a * 0x9E3779B1 ^ b * 0x85EBCA6B) & 0xFFFFFFFF
+        at >>= 32 - COMPOSE_LOG
+        while out[at]:
+            at = (at + 1) % len(out)
+        out[at] = a << 42 | b << 21 | c
+        assert len((chr(a) + chr(b)).encode()) >= len(chr(c).encode())
+    dump("static const uint64_t tok_compose[%d]" % len(out), out)
 
 
 def scripts():
@@ -231,9 +246,7 @@ def main():
     for c in [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]:
         sure[c] = 255
     two_stage("sure", "uint8_t", sure)
-    pairs.sort()
-    dump("static const uint32_t tok_compose[%d * 3]" % len(pairs),
-         [v for p in pairs for v in p])
+    compositions(pairs)
     two_stage("script", "uint8_t", scripts())
     two_stage("gcb", "uint8_t", graphemes())
 

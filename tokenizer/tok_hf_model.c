@@ -7,6 +7,9 @@
 #include <math.h>
 
 
+/* Bytes of a merge's first part. */
+#define LEFT_MAX  1024
+
 /* A member that may be absent, null or a string. */
 static int
 maybe_text(tok_hf_t *f, const tok_members_t *m, const char *key,
@@ -39,26 +42,68 @@ maybe_flag(tok_hf_t *f, const tok_members_t *m, const char *key,
 }
 
 
+/* Entries as the last one, but for the token and the id; j stands behind the
+ * last id and does again. */
+static int
+vocab_same(tok_hf_t *f, const tok_gap_t *next, const tok_gap_t *colon)
+{
+    tok_json_t     *j = f->j;
+    const uint8_t  *at = j->p;
+    tok_str_t       s;
+    uint32_t        id;
+    int             rc = 0;
+
+    while (tok_json_gap(j, next)) {
+        if (!tok_json_plain(j, &s) || !tok_json_gap(j, colon)) {
+            break;
+        }
+        rc = tok_json_u32(j, &id);
+        if (rc == 0) {
+            rc = tok_build_token(f->b, id, s.ptr, s.len);
+        }
+        if (rc != 0) {
+            return rc;
+        }
+        at = j->p;
+    }
+    j->p = at;
+    return 0;
+}
+
+
 /* {"token": id, ...} */
 static int
 vocab_map(tok_hf_t *f)
 {
-    tok_str_t  s;
-    uint32_t   id;
-    bool       first = true;
-    int        rc = tok_json_open(f->j, '{');
+    tok_json_t     *j = f->j;
+    tok_gap_t       next, colon;
+    tok_str_t       s;
+    const uint8_t  *before = NULL, *open, *close;
+    uint32_t        id;
+    bool            first = true;
+    int             rc = tok_json_open(j, '{');
 
-    while (rc == 0 && (rc = tok_json_next(f->j, '{', &first)) == 1) {
-        rc = tok_json_string(f->j, &s);
+    while (rc == 0 && (rc = tok_json_next(j, '{', &first)) == 1) {
+        (void) tok_json_peek(j);
+        open = j->p;
+        rc = tok_json_string(j, &s);
+        close = j->p - 1;
         if (rc == 0) {
-            rc = tok_json_colon(f->j);
+            rc = tok_json_colon(j);
         }
         if (rc == 0) {
-            rc = tok_json_u32(f->j, &id);
+            (void) tok_json_peek(j);
+            tok_json_gap_set(&colon, close, j->p);
+            rc = tok_json_u32(j, &id);
         }
         if (rc == 0) {
             rc = tok_build_token(f->b, id, s.ptr, s.len);
         }
+        if (rc == 0) {
+            tok_json_gap_set(&next, before, open + 1);
+            rc = vocab_same(f, &next, &colon);
+        }
+        before = j->p;
     }
     return rc == 0 ? tok_build_index(f->b, true) : rc;
 }
@@ -113,17 +158,11 @@ vocab_scores(tok_hf_t *f)
 
 /* "a b": exactly one space between two parts. */
 static int
-merge_legacy(tok_hf_t *f)
+merge_text(tok_hf_t *f, tok_str_t s)
 {
-    tok_str_t       s;
-    const uint8_t  *p, *space;
+    const uint8_t  *p = (const uint8_t *) s.ptr, *space;
     size_t          n;
-    int             rc = tok_json_string(f->j, &s);
 
-    if (rc != 0) {
-        return rc;
-    }
-    p = (const uint8_t *) s.ptr;
     if (s.len >= 8 && memcmp(p, "#version", 8) == 0) {
         return 0;
     }
@@ -137,41 +176,107 @@ merge_legacy(tok_hf_t *f)
 }
 
 
-/* ["a", "b"] */
+/* One merge, and those behind it that are set apart as the one before; *before
+ * is the quote that ends the last one. */
 static int
-merge_pair(tok_hf_t *f)
+merge_legacy(tok_hf_t *f, const uint8_t **before)
 {
-    uint8_t    left[1024];
-    tok_str_t  s;
-    size_t     n;
-    bool       first = true;
-    int        rc = tok_json_open(f->j, '[');
+    tok_json_t     *j = f->j;
+    const uint8_t  *open = j->p;
+    tok_gap_t       next;
+    tok_str_t       s;
+    int             rc = tok_json_string(j, &s);
 
-    if (rc == 0 && tok_json_next(f->j, '[', &first) != 1) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "an empty merge");
+    if (rc == 0) {
+        tok_json_gap_set(&next, *before, open + 1);
+        rc = merge_text(f, s);
+    }
+    *before = j->p - 1;
+    while (rc == 0) {
+        j->p = *before;
+        if (!tok_json_gap(j, &next) || !tok_json_plain(j, &s)) {
+            break;
+        }
+        *before = j->p++;
+        rc = merge_text(f, s);
+    }
+    j->p = rc == 0 ? *before + 1 : j->p;
+    return rc;
+}
+
+
+/* Merges as the last one; j stands behind its second part and does again. */
+static int
+pairs_same(tok_hf_t *f, const tok_gap_t *next, const tok_gap_t *comma)
+{
+    tok_json_t     *j = f->j;
+    const uint8_t  *at = j->p - 1;
+    tok_str_t       l, r;
+    int             rc = 0;
+
+    for (j->p = at; rc == 0 && tok_json_gap(j, next); at = j->p) {
+        if (!tok_json_plain(j, &l) || l.len > LEFT_MAX
+            || !tok_json_gap(j, comma) || !tok_json_plain(j, &r))
+        {
+            break;
+        }
+        rc = tok_build_merge(f->b, (const uint8_t *) l.ptr, l.len,
+                             (const uint8_t *) r.ptr, r.len);
+    }
+    j->p = at + 1;
+    return rc;
+}
+
+
+/* ["a", "b"], and those behind it as above. */
+static int
+merge_pair(tok_hf_t *f, const uint8_t **before)
+{
+    tok_json_t     *j = f->j;
+    tok_gap_t       next, comma;
+    uint8_t         left[LEFT_MAX];
+    tok_str_t       s;
+    const uint8_t  *open = NULL, *close;
+    size_t          n;
+    bool            first = true;
+    int             rc = tok_json_open(j, '[');
+
+    if (rc == 0 && tok_json_next(j, '[', &first) != 1) {
+        return tok_json_fail(j, TOK_E_FORMAT, "an empty merge");
     }
     if (rc == 0) {
-        rc = tok_json_string(f->j, &s);
+        (void) tok_json_peek(j);
+        open = j->p;
+        rc = tok_json_string(j, &s);
     }
     if (rc != 0) {
         return rc;
     }
+    tok_json_gap_set(&next, *before, open + 1);
     if (s.len > sizeof(left)) {
-        return tok_json_fail(f->j, TOK_E_LIMIT, "a merge of more than 1024 "
+        return tok_json_fail(j, TOK_E_LIMIT, "a merge of more than 1024 "
                              "bytes");
     }
     /* The second string may take the buffer of the first. */
     n = s.len;
     memcpy(left, s.ptr, n);
-    if (tok_json_next(f->j, '[', &first) != 1) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "a merge of one part");
+    close = j->p - 1;
+    if (tok_json_next(j, '[', &first) != 1) {
+        return tok_json_fail(j, TOK_E_FORMAT, "a merge of one part");
     }
-    rc = tok_json_string(f->j, &s);
+    (void) tok_json_peek(j);
+    open = j->p;
+    rc = tok_json_string(j, &s);
     if (rc == 0) {
+        tok_json_gap_set(&comma, close, open + 1);
         rc = tok_build_merge(f->b, left, n, (const uint8_t *) s.ptr, s.len);
     }
-    if (rc == 0 && tok_json_next(f->j, '[', &first) != 0) {
-        return tok_json_fail(f->j, TOK_E_FORMAT, "a merge of more than two "
+    if (rc == 0) {
+        rc = pairs_same(f, &next, &comma);
+    }
+    *before = j->p - 1;
+    if (rc == 0 && tok_json_next(j, '[', &first) != 0) {
+        return tok_json_fail(j, TOK_E_FORMAT, "a merge of more than two "
                              "parts");
     }
     return rc;
@@ -181,8 +286,9 @@ merge_pair(tok_hf_t *f)
 static int
 merges(tok_hf_t *f)
 {
-    bool  first = true, pairs = false, known = false, now;
-    int   rc = tok_json_open(f->j, '[');
+    const uint8_t  *before = NULL;
+    bool            first = true, pairs = false, known = false, now;
+    int             rc = tok_json_open(f->j, '[');
 
     f->merges = true;
     while (rc == 0 && (rc = tok_json_next(f->j, '[', &first)) == 1) {
@@ -192,7 +298,7 @@ merges(tok_hf_t *f)
         }
         pairs = now;
         known = true;
-        rc = now ? merge_pair(f) : merge_legacy(f);
+        rc = now ? merge_pair(f, &before) : merge_legacy(f, &before);
     }
     return rc == 0 ? tok_build_merges_end(f->b) : rc;
 }

@@ -271,6 +271,61 @@ tok_json_string(tok_json_t *j, tok_str_t *s)
 }
 
 
+void
+tok_json_gap_set(tok_gap_t *g, const uint8_t *from, const uint8_t *to)
+{
+    size_t  n = from == NULL ? 0 : (size_t) (to - from);
+
+    memset(g, 0, sizeof(*g));
+    if (n > 0 && n <= TOK_GAP_MAX) {
+        memcpy(g->text, from, n);
+        g->len = (uint32_t) n;
+    }
+}
+
+
+bool
+tok_json_gap(tok_json_t *j, const tok_gap_t *g)
+{
+    const uint8_t  *p = j->p;
+
+    if (g->len == 0 || (size_t) (j->end - p) < TOK_GAP_MAX) {
+        return false;
+    }
+#ifdef __SSE2__
+    __m128i   a = _mm_loadu_si128((const __m128i *) p);
+    __m128i   b = _mm_loadu_si128((const __m128i *) (p + 16));
+    uint32_t  same;
+
+    a = _mm_cmpeq_epi8(a, _mm_loadu_si128((const __m128i *) g->text));
+    b = _mm_cmpeq_epi8(b, _mm_loadu_si128((const __m128i *) (g->text + 16)));
+    same = (uint32_t) _mm_movemask_epi8(a)
+           | (uint32_t) _mm_movemask_epi8(b) << 16;
+    if (~same << (32 - g->len)) {
+        return false;
+    }
+#else
+    if (memcmp(p, g->text, g->len) != 0) {
+        return false;
+    }
+#endif
+    j->p = p + g->len;
+    return true;
+}
+
+
+bool
+tok_json_plain(tok_json_t *j, tok_str_t *s)
+{
+    const uint8_t  *begin = j->p;
+
+    j->p = plain_end(j->p, j->end);
+    s->ptr = (const char *) begin;
+    s->len = (size_t) (j->p - begin);
+    return j->p < j->end && *j->p == '"';
+}
+
+
 /* --- numbers and words ------------------------------------------------- */
 
 static bool

@@ -73,4 +73,27 @@ int tok_json_bool(tok_json_t *j, bool *v);
 bool tok_json_null(tok_json_t *j);      /* true: it was null, and is read */
 
 
+/*
+ * What stands between two strings of a large list (quotes, white space, commas,
+ * brackets) is nearly always what stood between those before: then it means the
+ * same and need not be read.
+ */
+#define TOK_GAP_MAX  32
+
+typedef struct {
+    uint8_t   text[TOK_GAP_MAX];
+    uint32_t  len;                  /* 0: nothing known */
+} tok_gap_t;
+
+/* Bytes of the text that were read; from NULL, or too many: nothing known. */
+void tok_json_gap_set(tok_gap_t *g, const uint8_t *from, const uint8_t *to);
+
+/* Whether those bytes come next; then j stands behind them. */
+bool tok_json_gap(tok_json_t *j, const tok_gap_t *g);
+
+/* j stands behind the quote that begins a string: true if it has no escapes,
+ * and j stands at the quote that ends it. */
+bool tok_json_plain(tok_json_t *j, tok_str_t *s);
+
+
 #endif /* TOK_JSON_H */

@@ -16,13 +16,18 @@
 
 
 #define WINDOW   48u                /* bytes, each a symbol */
-#define STRIDE   32u                /* from window to window */
+#define STRIDE   32u                /* from window to window, at least: the
+                                       less they overlap the sooner the word
+                                       is done, but some words need it */
+#define STRIDE_1 40u                /* at first */
+#define STRIDE_2 4u                 /* less each time that was too much */
 #define REPAIR   1024u              /* bytes of a part for tok_back.c */
 #define SLACK    64u                /* its end, which is not trusted */
 #define SPARSE   4u                 /* bytes a token, from which on tok_back.c
                                        is faster */
 
-_Static_assert(WINDOW <= TOK_JOB_SYMBOLS, "a window is one job");
+_Static_assert(WINDOW <= TOK_JOB_SYMBOLS && STRIDE_1 < WINDOW
+               && (STRIDE_1 - STRIDE) % STRIDE_2 == 0, "a window is one job");
 
 typedef struct {
     const tok_t    *t;
@@ -33,6 +38,7 @@ typedef struct {
     uint32_t        next;           /* the token that has to be there, or
                                        TOK_NO_ID */
     tok_job_t      *jobs;
+    unsigned        stride;
     size_t          good, bad;      /* windows with a token in common */
 } long_t;
 
@@ -68,19 +74,19 @@ emit(long_t *l, const tok_job_t *j, unsigned from, unsigned to)
 }
 
 
-/* The place in b of the first token that a, STRIDE bytes before, has too. */
+/* The place in b of the first token that a, stride bytes before, has too. */
 static inline unsigned
-common(const tok_job_t *a, const tok_job_t *b)
+common(const tok_job_t *a, const tok_job_t *b, unsigned stride)
 {
-    uint64_t  both = (a->live >> STRIDE) & b->live & ~(uint64_t) 1;
+    uint64_t  both = (a->live >> stride) & b->live & ~(uint64_t) 1;
     unsigned  at;
 
     for (/* void */; both; both &= both - 1) {
         at = (unsigned) __builtin_ctzll(both);
-        if (at > b->symbols || at + STRIDE > a->symbols) {
+        if (at > b->symbols || at + stride > a->symbols) {
             break;
         }
-        if (behind(a, at + STRIDE) == behind(b, at) + STRIDE) {
+        if (behind(a, at + stride) == behind(b, at) + stride) {
             return at;
         }
     }
@@ -105,8 +111,8 @@ run(long_t *l)
     size_t      n, i, at = l->at;
     bool        odd = false;
 
-    for (n = 0; n < TOK_JOBS && (n == 0 || at + WINDOW - STRIDE < l->len);
-         n++, at += STRIDE)
+    for (n = 0; n < TOK_JOBS && (n == 0 || at + WINDOW - l->stride < l->len);
+         n++, at += l->stride)
     {
         j = run[n] = &l->jobs[n];
         j->n = (uint32_t) (l->len - at < WINDOW ? l->len - at : WINDOW);
@@ -124,7 +130,7 @@ run(long_t *l)
 }
 
 
-/* Windows from l->at on; *whole: two of them had nothing in common.  False:
+/* Windows from l->at on; *broken: two of them had nothing in common.  False:
  * what was emitted before does not fit. */
 static bool
 windows(long_t *l, bool *broken)
@@ -138,15 +144,15 @@ windows(long_t *l, bool *broken)
         return false;
     }
     for (i = 1; i < n; i++, j++, from = at) {
-        at = common(j, j + 1);
+        at = common(j, j + 1, l->stride);
         if (at == 0) {
             *broken = true;
             l->bad++;
             break;
         }
         l->good++;
-        emit(l, j, from, at + STRIDE);
-        l->at += STRIDE;
+        emit(l, j, from, at + l->stride);
+        l->at += l->stride;
     }
     if (l->at + j->symbols == l->len) {
         emit(l, j, from, j->symbols + 1);
@@ -160,6 +166,10 @@ windows(long_t *l, bool *broken)
     }
     l->next = id_at(j, from);
     l->at += from - 1;
+    if (*broken && l->stride > STRIDE) {
+        l->stride -= STRIDE_2;
+        l->bad = 0;
+    }
     return true;
 }
 
@@ -217,7 +227,7 @@ int
 tok_long_word(const tok_t *t, tok_scratch_t *s, const uint8_t *word,
     size_t len, size_t base, bool *done)
 {
-    long_t  l = { t, s, word, len, 0, TOK_NO_ID, NULL, 0, 0 };
+    long_t  l = { t, s, word, len, 0, TOK_NO_ID, NULL, STRIDE_1, 0, 0 };
     size_t  from = s->ids.n, at, n;
     bool    fits = true, broken, sparse = false;
     int     rc;

@@ -481,7 +481,9 @@ tok_build_finish(tok_build_t *b, tok_t **t)
     if (rc != 0) {
         return rc;
     }
-    tok_tables_fast(b);
+    if (b->h.model != TOK_M_BPE) {
+        tok_tables_fast(b);
+    }
     b->h.hash_log = b->hash_log;
     hash->ptr = b->hash;
     hash->n = (size_t) 1 << b->hash_log;

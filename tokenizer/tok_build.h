@@ -28,6 +28,7 @@ typedef struct {
     tok_vec_t     bytes, first, last;           /* tok_ref_t */
     tok_vec_t     added_index;      /* uint32_t: 1 + number, by text */
     tok_vec_t     merges;           /* tok_merge_t, file order */
+    size_t        n_table;          /* of them in the table */
     tok_vec_t     scores;           /* double */
     tok_vec_t     added;            /* tok_added_t */
     tok_vec_t     norm, pre, post, decode;      /* tok_op_t */
@@ -111,7 +112,6 @@ int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, bool tails);
 /* --- tok_tables.c ------------------------------------------------------- */
 
 int tok_tables_bpe(tok_build_t *b);
-int tok_tables_merges(tok_build_t *b);
 void tok_tables_fast(tok_build_t *b);
 
 /* tok_tables_whole.c: the second where the first was. */
@@ -121,7 +121,13 @@ int tok_tables_back(tok_build_t *b);
 /* tok_tables_pairs.c */
 int tok_tables_words(tok_build_t *b);
 int tok_tables_pairs(tok_build_t *b);
-int tok_tables_filter(tok_build_t *b);
+
+/* The merge table and its filter: of all merges; or empty for n of them, and
+ * then one by one (TOK_E_LIMIT: its place is too crowded, without a message),
+ * none of them twice. */
+int tok_tables_merges(tok_build_t *b);
+int tok_tables_merges_begin(tok_build_t *b, size_t n);
+int tok_tables_merges_add(tok_build_t *b, const tok_merge_t *m);
 
 int tok_tables_decode(tok_build_t *b);
 int tok_tables_added(tok_build_t *b);

@@ -345,52 +345,6 @@ tok_tables_added(tok_build_t *b)
 
 /* --- BPE --------------------------------------------------------------- */
 
-int
-tok_tables_merges(tok_build_t *b)
-{
-    const tok_merge_t  *m = b->merges.ptr;
-    tok_vec_t          *v = &b->table[TOK_S_MERGES];
-    tok_merge_t        *slot;
-    uint32_t            log = 4, mask, at, left;
-    size_t              i, n;
-    uint64_t            key;
-
-    while (((size_t) 1 << log) < b->merges.n + b->merges.n / 2) {
-        log++;
-    }
-    n = (size_t) 1 << log;
-    mask = (uint32_t) n - 1;
-    if (tok_vec_room(v, n, sizeof(*slot)) != 0) {
-        return no_memory(b);
-    }
-    slot = v->ptr;
-    memset(slot, 0xff, n * sizeof(*slot));
-    v->n = n;
-    for (i = 0; i < b->merges.n; i++) {
-        if (b->merges.n - i > 16) {
-            key = (uint64_t) m[i + 16].a << 32 | m[i + 16].b;
-            at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & mask;
-            __builtin_prefetch(&slot[at], 1);
-        }
-        key = (uint64_t) m[i].a << 32 | m[i].b;
-        at = ((uint32_t) ((key * 0x9e3779b97f4a7c15ull) >> 32)) & mask;
-        left = TOK_PROBES_MAX;
-        while (slot[at].a != TOK_NO_ID
-               && (slot[at].a != m[i].a || slot[at].b != m[i].b))
-        {
-            at = (at + 1) & mask;
-            if (left-- == 0) {
-                return tok_fail(b->err, TOK_E_LIMIT, "tokenizer: merge %zu is "
-                                "one of many with nearly the same hash", i);
-            }
-        }
-        slot[at] = m[i];            /* a repeated pair: the last one counts */
-    }
-    b->h.merges_log = log;
-    return 0;
-}
-
-
 /* Which token a byte starts as: by its character, or by its <0xAB>. */
 int
 tok_tables_bytes(tok_build_t *b)
@@ -507,16 +461,11 @@ tok_tables_bpe(tok_build_t *b)
 
     choose_fast(b);
     rc = b->table[TOK_S_BYTE_IDS].n ? 0 : tok_tables_bytes(b);
-    if (rc == 0) {
-        rc = tok_tables_merges(b);
+    if (rc == 0 && !(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
+        tok_tables_fast(b);
+        return b->h.fast != TOK_FAST_NONE ? 0 : tok_tables_merges(b);
     }
-    if (rc == 0) {
-        rc = tok_tables_filter(b);
-    }
-    if (rc != 0 || !(b->h.bpe_flags & TOK_BPE_BYTE_MODE)) {
-        return rc;
-    }
-    rc = tok_tables_made(b);
+    rc = rc == 0 ? tok_tables_made(b) : rc;
     if (rc != 0) {
         return rc;
     }

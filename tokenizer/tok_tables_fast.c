@@ -127,6 +127,7 @@ choose_spm(tok_build_t *b)
         return;
     }
     if (tok_tables_made(b) != 0 || tok_tables_back(b) != 0) {
+        b->table[TOK_S_MADE].n = 0;
         return;
     }
     b->h.spm_flags |= n == 2 ? TOK_SPM_PREPEND : 0;

@@ -135,31 +135,95 @@ tok_tables_pairs(tok_build_t *b)
             continue;
         }
         m = find(b, list[i].a, list[i].b);
-        assert(m != NULL);
-        pair[x << 8 | y] = (tok_pair_t) { m->rank, m->to };
+        if (m != NULL) {
+            pair[x << 8 | y] = (tok_pair_t) { m->rank, m->to };
+        }
     }
     return 0;
 }
 
 
-/* Eight bits a merge, two of them set, both in one word of 64. */
-int
-tok_tables_filter(tok_build_t *b)
-{
-    const tok_merge_t  *m = b->merges.ptr;
-    uint64_t           *filter, h;
-    uint32_t            mask;
-    size_t              i;
+/* --- merges ------------------------------------------------------------ */
 
-    b->h.filter_log = log_of(b->merges.n / 8 + 1);
-    mask = (1u << b->h.filter_log) - 1;
-    filter = table(b, TOK_S_FILTER, (size_t) mask + 1);
-    if (filter == NULL) {
+/* Of the filter eight bits a merge, two of them set, both in one word of 64. */
+int
+tok_tables_merges_begin(tok_build_t *b, size_t n)
+{
+    size_t  places;
+
+    tok_vec_free(&b->table[TOK_S_MERGES]);
+    tok_vec_free(&b->table[TOK_S_FILTER]);
+    b->h.merges_log = log_of(n + n / 2);
+    b->h.filter_log = log_of(n / 8 + 1);
+    b->n_table = 0;
+    places = (size_t) 1 << b->h.merges_log;
+    if (table(b, TOK_S_MERGES, places) == NULL
+        || table(b, TOK_S_FILTER, (size_t) 1 << b->h.filter_log) == NULL)
+    {
         return TOK_E_NOMEM;
     }
-    for (i = 0; i < b->merges.n; i++) {
-        h = tok_pair_hash(m[i].a, m[i].b);
-        filter[(uint32_t) (h >> 32) & mask] |= tok_filter_bits(h);
-    }
+    memset(b->table[TOK_S_MERGES].ptr, 0xff, places * sizeof(tok_merge_t));
     return 0;
+}
+
+
+/* Of a pair that is there already the last merge counts. */
+static inline int
+add(tok_build_t *b, const tok_merge_t *m)
+{
+    tok_merge_t  *slot = b->table[TOK_S_MERGES].ptr;
+    uint64_t     *filter = b->table[TOK_S_FILTER].ptr;
+    uint64_t      h = tok_pair_hash(m->a, m->b);
+    uint32_t      mask = (1u << b->h.merges_log) - 1, left = TOK_PROBES_MAX;
+    uint32_t      at = (uint32_t) (h >> 32);
+
+    filter[at & ((1u << b->h.filter_log) - 1)] |= tok_filter_bits(h);
+    for (at &= mask; slot[at].a != TOK_NO_ID; at = (at + 1) & mask) {
+        if (slot[at].a == m->a && slot[at].b == m->b) {
+            slot[at] = *m;
+            return 0;
+        }
+        if (left-- == 0) {
+            return TOK_E_LIMIT;
+        }
+    }
+    slot[at] = *m;
+    b->n_table++;
+    return 0;
+}
+
+
+int
+tok_tables_merges_add(tok_build_t *b, const tok_merge_t *m)
+{
+    return add(b, m);
+}
+
+
+int
+tok_tables_merges(tok_build_t *b)
+{
+    const tok_merge_t  *m = b->merges.ptr, *slot;
+    const uint64_t     *filter;
+    uint32_t            at, mask, filter_mask;
+    size_t              i;
+    int                 rc = tok_tables_merges_begin(b, b->merges.n);
+
+    slot = b->table[TOK_S_MERGES].ptr;
+    filter = b->table[TOK_S_FILTER].ptr;
+    mask = (1u << b->h.merges_log) - 1;
+    filter_mask = (1u << b->h.filter_log) - 1;
+    for (i = 0; i < b->merges.n && rc == 0; i++) {
+        if (b->merges.n - i > 16) {
+            at = (uint32_t) (tok_pair_hash(m[i + 16].a, m[i + 16].b) >> 32);
+            __builtin_prefetch(&slot[at & mask], 1);
+            __builtin_prefetch(&filter[at & filter_mask], 1);
+        }
+        rc = add(b, &m[i]);
+        if (rc != 0) {
+            return tok_fail(b->err, rc, "tokenizer: merge %zu is one of many "
+                            "with nearly the same hash", i);
+        }
+    }
+    return rc;
 }

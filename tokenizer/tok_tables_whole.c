@@ -21,6 +21,9 @@
 #define AHEAD        12
 #define NEXT         6
 
+/* In place of a shorter token while the table grows. */
+#define ODD          0
+
 
 static int
 no_memory(tok_build_t *b)
@@ -76,7 +79,7 @@ mark_symbols(const tok_build_t *b, tok_made_t *made)
 }
 
 
-/* What tok_tables_made will look at first. */
+/* What will be looked at first. */
 static inline void
 ask(const tok_t *t, const tok_made_t *made, const tok_merge_t *m)
 {
@@ -84,8 +87,8 @@ ask(const tok_t *t, const tok_made_t *made, const tok_merge_t *m)
 
     if (made[m->to].rank == TOK_NO_ID) {
         at = (uint32_t) (tok_pair_hash(m->a, m->b) >> 32);
-        __builtin_prefetch(&t->filter[at & t->filter_mask]);
-        __builtin_prefetch(&t->merges[at & t->merge_mask]);
+        __builtin_prefetch(&t->filter[at & t->filter_mask], 1);
+        __builtin_prefetch(&t->merges[at & t->merge_mask], 1);
         __builtin_prefetch(&made[m->a]);
         __builtin_prefetch(&made[m->b]);
     }
@@ -144,23 +147,32 @@ apart(const tok_t *t, uint32_t a, uint32_t b, size_t *work)
 }
 
 
-int
-tok_tables_made(tok_build_t *b)
+/* No token is made yet. */
+static void
+begin(tok_build_t *b)
 {
-    tok_vec_t          *v = &b->table[TOK_S_MADE];
+    tok_vec_t  *v = &b->table[TOK_S_MADE];
+
+    memset(v->ptr, 0xff, v->n * sizeof(tok_made_t));
+    mark_symbols(b, v->ptr);
+}
+
+
+/* With all merges in the table. */
+static int
+made_of_all(tok_build_t *b)
+{
     const tok_merge_t  *m = b->merges.ptr, *found;
-    tok_made_t         *made;
+    tok_made_t         *made = b->table[TOK_S_MADE].ptr;
     size_t              i, work, left = 64 * b->merges.n + 4096;
     uint32_t            r;
     tok_t               t;
+    int                 rc = tok_tables_merges(b);
 
-    if (tok_vec_room(v, b->tokens.n, sizeof(*made)) != 0) {
-        return no_memory(b);
+    if (rc != 0) {
+        return rc;
     }
-    made = v->ptr;
-    v->n = b->tokens.n;
-    memset(made, 0xff, v->n * sizeof(*made));
-    mark_symbols(b, made);
+    begin(b);
     t = view(b);
     for (i = 0; i < b->merges.n; i++) {
         if (b->merges.n - i > AHEAD) {
@@ -187,6 +199,139 @@ tok_tables_made(tok_build_t *b)
         made[m[i].to].right = m[i].b;
     }
     return 0;
+}
+
+
+/* How many tokens merges lead to; 0: no memory to count them. */
+static size_t
+count_results(const tok_build_t *b)
+{
+    const tok_merge_t  *m = b->merges.ptr;
+    uint8_t            *is = calloc(b->tokens.n + 1, 1);
+    size_t              i, n = 0;
+
+    for (i = 0; is != NULL && i < b->merges.n; i++) {
+        n += !is[m[i].to];
+        is[m[i].to] = 1;
+    }
+    free(is);
+    return n;
+}
+
+
+/* Whether a merge, whose parts are made before its turn, is never made. */
+static inline bool
+is_dead(const tok_t *t, const tok_merge_t *m, size_t *left)
+{
+    size_t  work = TOK_TOKEN_BYTES_MAX;
+    bool    dead = !apart(t, m->a, m->b, &work);
+
+    work = TOK_TOKEN_BYTES_MAX - work;
+    *left -= work < *left ? work : *left;
+    *left = work == TOK_TOKEN_BYTES_MAX ? 0 : *left;
+    return dead;
+}
+
+
+/* A merge that is not there yet goes into the table; false: it is there. */
+static inline bool
+keep(tok_build_t *b, const tok_merge_t *m)
+{
+    size_t  n = b->n_table;
+
+    return n <= b->tokens.n && tok_tables_merges_add(b, m) == 0
+           && b->n_table > n;
+}
+
+
+/*
+ * Merges m to end - 1 have one result, and none of them makes it in its turn.
+ * Those that would have to wait for their parts may do so out of turn.  False:
+ * as made_of_few.
+ */
+static bool
+keep_odd(tok_build_t *b, tok_made_t *made, const tok_merge_t *m,
+    const tok_merge_t *end)
+{
+    for (/* void */; m < end; m++) {
+        if (made[m->a].rank > m->rank || made[m->b].rank > m->rank) {
+            made[m->to].shorter = ODD;
+            if (!keep(b, m)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+
+/*
+ * The same, but the table grows with what is made: a merge that is never made
+ * changes no other, and in some files that is most of them.  Merges with the
+ * same result, which stand side by side, do not change each other either.
+ * False: too odd a list (as one with a pair twice, of which the last counts),
+ * or no memory.
+ */
+static bool
+made_of_few(tok_build_t *b)
+{
+    const tok_merge_t  *m = b->merges.ptr, *end = m + b->merges.n, *run = m;
+    tok_made_t         *made = b->table[TOK_S_MADE].ptr, *x;
+    size_t              left = 64 * b->merges.n + 4096;
+    tok_t               t;
+
+    if (tok_tables_merges_begin(b, count_results(b)) != 0) {
+        return false;
+    }
+    begin(b);
+    t = view(b);
+    for (/* void */; m < end; m++) {
+        if (end - m > AHEAD) {
+            ask(&t, made, m + AHEAD);
+            ask_next(&t, made, m + NEXT);
+        }
+        x = &made[m->to];
+        if (run->to != m->to) {
+            run = m;
+        }
+        if (left == 0 || (x->left == m->a && x->right == m->b)
+            || (x->shorter == ODD && tok_merge_find(&t, m->a, m->b) != NULL))
+        {
+            return false;
+        }
+        if (x->rank != TOK_NO_ID) {
+            continue;
+        }
+        if (made[m->a].rank <= m->rank && made[m->b].rank <= m->rank
+            && !is_dead(&t, m, &left))
+        {
+            if (!keep(b, m)) {
+                return false;
+            }
+            x->rank = m->rank + 1;
+            x->left = m->a;
+            x->right = m->b;
+
+        } else if ((end - m == 1 || m[1].to != m->to)
+                   && !keep_odd(b, made, run, m + 1))
+        {
+            return false;
+        }
+    }
+    return left > 0;
+}
+
+
+int
+tok_tables_made(tok_build_t *b)
+{
+    tok_vec_t  *v = &b->table[TOK_S_MADE];
+
+    if (tok_vec_room(v, b->tokens.n, sizeof(tok_made_t)) != 0) {
+        return no_memory(b);
+    }
+    v->n = b->tokens.n;
+    return made_of_few(b) ? 0 : made_of_all(b);
 }
 
 
@@ -274,7 +419,6 @@ drop_dead(tok_build_t *b)
     const tok_made_t  *made = b->table[TOK_S_MADE].ptr, *x;
     tok_merge_t       *m = b->merges.ptr;
     size_t             i, n = 0;
-    int                rc;
 
     for (i = 0; i < b->merges.n; i++) {
         x = &made[m[i].to];
@@ -283,9 +427,7 @@ drop_dead(tok_build_t *b)
         }
     }
     b->merges.n = n;
-    tok_vec_free(&b->table[TOK_S_MERGES]);
-    rc = tok_tables_merges(b);
-    return rc == 0 ? tok_tables_filter(b) : rc;
+    return n == b->n_table ? 0 : tok_tables_merges(b);
 }
 
 
@@ -339,7 +481,7 @@ tok_tables_back(tok_build_t *b)
 
     if (!find_odd(b)) {
         b->table[TOK_S_MADE].n = 0;
-        return 0;
+        return tok_tables_merges(b);
     }
     rc = drop_dead(b);
     if (rc != 0) {

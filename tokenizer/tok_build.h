@@ -104,9 +104,11 @@ typedef struct {
 
 /*
  * A double array of the keys (sorted here); equal keys: the last counts.
- * tails: for walkers that know TOK_CELL_TAIL.
+ * made: NULL; or it gets the shorter ones of keys, whose values are ids, and
+ * walkers have to know TOK_CELL_TAIL.
  */
-int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, bool tails);
+int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n,
+    tok_made_t *made);
 
 
 /* --- tok_tables.c ------------------------------------------------------- */

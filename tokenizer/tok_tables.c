@@ -308,7 +308,7 @@ added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first,
     for (i = 1; i < n; i++) {
         *only = keys[i].ptr[0] == *only ? *only : 256;
     }
-    rc = n ? tok_trie_build(cells, keys, n, false) : 0;
+    rc = n ? tok_trie_build(cells, keys, n, NULL) : 0;
     free(keys);
     return rc == 0 ? 0 : no_memory(b);
 }

@@ -54,7 +54,7 @@ tok_tables_trie(tok_build_t *b)
             keys[n++].value = id;
         }
     }
-    rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, false);
+    rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, NULL);
     free(keys);
     if (rc != 0) {
         return no_memory(b);

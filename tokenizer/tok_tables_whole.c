@@ -431,40 +431,6 @@ drop_dead(tok_build_t *b)
 }
 
 
-static inline bool
-begins_with(const tok_key_t *k, const tok_key_t *with)
-{
-    return with->len < k->len && tok_same(k->ptr, with->ptr, with->len);
-}
-
-
-/*
- * For each token the longest one that it begins with.  They are sorted: it is
- * the one before, or one that this begins with.
- */
-static int
-find_shorter(tok_build_t *b, const tok_key_t *keys, size_t n)
-{
-    tok_made_t  *made = b->table[TOK_S_MADE].ptr;
-    uint32_t    *up = malloc((n + 1) * sizeof(*up)), at;
-    size_t       i;
-
-    if (up == NULL) {
-        return TOK_E_NOMEM;
-    }
-    for (i = 0; i < n; i++) {
-        at = i ? (uint32_t) i - 1 : TOK_NO_ID;
-        while (at != TOK_NO_ID && !begins_with(&keys[i], &keys[at])) {
-            at = up[at];
-        }
-        up[i] = at;
-        made[keys[i].value].shorter = at == TOK_NO_ID ? at : keys[at].value;
-    }
-    free(up);
-    return 0;
-}
-
-
 /*
  * The tables of tok_back.c, where tokens are such that it may be used; else
  * none.
@@ -472,12 +438,12 @@ find_shorter(tok_build_t *b, const tok_key_t *keys, size_t n)
 int
 tok_tables_back(tok_build_t *b)
 {
-    const bool         bytes = b->h.bpe_flags & TOK_BPE_BYTE_MODE;
-    const tok_ref_t   *text = bytes ? b->bytes.ptr : b->tokens.ptr;
-    const tok_made_t  *made = b->table[TOK_S_MADE].ptr;
-    tok_key_t         *keys;
-    size_t             i, n = 0;
-    int                rc;
+    const bool        bytes = b->h.bpe_flags & TOK_BPE_BYTE_MODE;
+    const tok_ref_t  *text = bytes ? b->bytes.ptr : b->tokens.ptr;
+    tok_made_t       *made = b->table[TOK_S_MADE].ptr;
+    tok_key_t        *keys;
+    size_t            i, n = 0;
+    int               rc;
 
     if (!find_odd(b)) {
         b->table[TOK_S_MADE].n = 0;
@@ -487,7 +453,7 @@ tok_tables_back(tok_build_t *b)
     if (rc != 0) {
         return rc;
     }
-    keys = malloc((b->tokens.n + 1) * sizeof(*keys));
+    keys = tok_block((b->tokens.n + 1) * sizeof(*keys));
     if (keys == NULL) {
         return no_memory(b);
     }
@@ -498,8 +464,7 @@ tok_tables_back(tok_build_t *b)
             keys[n++].value = (uint32_t) i;
         }
     }
-    rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, true);
-    rc = rc == 0 ? find_shorter(b, keys, n) : rc;
+    rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, made);
     free(keys);
     return rc == 0 ? 0 : no_memory(b);
 }

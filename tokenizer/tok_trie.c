@@ -10,18 +10,29 @@
 #include <stdlib.h>
 
 
+/* Keys that are sorted by comparing; and how far a place is looked for before
+ * what is free in front of that is given up. */
+#define SORT_FEW     16
+#define WORDS_TRIED  32
+
 typedef struct {
     uint32_t  node;
     uint32_t  lo, hi;               /* keys of this node */
     uint32_t  depth;
+    uint32_t  above;                /* the longest key that it begins with */
 } trie_task_t;
 
 typedef struct {
-    tok_vec_t   *cells;
-    uint32_t     first_free;        /* no free cell below */
-    bool         tails;
+    tok_vec_t       *cells;
+    tok_vec_t        free;          /* uint64_t: a bit for each cell */
+    tok_vec_t        queue;         /* trie_task_t */
+    const tok_key_t *keys;
+    tok_made_t      *made;
+    size_t           first;         /* no free cell in words before */
 } trie_t;
 
+
+/* --- keys in order ----------------------------------------------------- */
 
 static int
 key_cmp(const void *x, const void *y)
@@ -40,82 +51,142 @@ key_cmp(const void *x, const void *y)
 }
 
 
-/* Sorts keys by each byte of their heads in turn, the last first; copy has room
- * for as many. */
-static void
-sort_heads(tok_key_t *keys, tok_key_t *copy, size_t n)
+/* Eight bytes from place from on, the first on top; zeros behind the key. */
+static inline uint64_t
+head_of(const tok_key_t *k, uint32_t from)
 {
-    size_t      count[256], sum, k, i;
-    unsigned    shift;
-    tok_key_t  *swap;
+    size_t  n = k->len > from ? k->len - from : 0;
 
-    for (shift = 0; shift < 64; shift += 8) {
-        memset(count, 0, sizeof(count));
-        for (i = 0; i < n; i++) {
-            count[keys[i].head >> shift & 255]++;
+    return __builtin_bswap64(tok_load_part(k->ptr + (n ? from : 0),
+                                           n < 8 ? n : 8));
+}
+
+
+/* A few keys, to where they are to be. */
+static void
+sort_few(tok_key_t *to, const tok_key_t *from, size_t n)
+{
+    tok_key_t  x;
+    size_t     i, k;
+
+    for (i = 0; i < n; i++) {
+        x = from[i];
+        for (k = i; k > 0 && (x.head < to[k - 1].head
+                              || (x.head == to[k - 1].head
+                                  && key_cmp(&x, &to[k - 1]) < 0)); k--)
+        {
+            to[k] = to[k - 1];
         }
-        for (sum = 0, i = 0; i < 256; i++) {
-            k = count[i];
-            count[i] = sum;
-            sum += k;
-        }
-        for (i = 0; i < n; i++) {
-            copy[count[keys[i].head >> shift & 255]++] = keys[i];
-        }
-        swap = keys;
-        keys = copy;
-        copy = swap;
+        to[k] = x;
     }
 }
 
 
-/* Vocabularies have hundreds of thousands of keys: by eight bytes at once, and
- * only those that have these in common by the rest. */
+typedef struct {
+    uint32_t  lo, n;
+    uint32_t  from;                 /* the byte that heads begin with */
+    bool      copied;               /* they lie in the copy */
+} sort_task_t;
+
+
+/* Splits the keys of a task by the first byte in which their heads differ,
+ * which is there; returns how many tasks more there are. */
+static size_t
+split(tok_key_t *keys, tok_key_t *copy, sort_task_t t, uint64_t differ,
+    sort_task_t *tasks)
+{
+    const tok_key_t  *from = (t.copied ? copy : keys) + t.lo;
+    tok_key_t        *to = (t.copied ? keys : copy) + t.lo;
+    uint32_t          at[256], count[256] = { 0 }, sum = 0, i;
+    unsigned          shift = 56 - (unsigned) __builtin_clzll(differ) / 8 * 8;
+    size_t            n = 0;
+
+    for (i = 0; i < t.n; i++) {
+        count[from[i].head >> shift & 255]++;
+    }
+    for (i = 0; i < 256; i++) {
+        at[i] = sum;
+        if (count[i]) {
+            tasks[n++] = (sort_task_t) { t.lo + sum, count[i], t.from,
+                                         !t.copied };
+        }
+        sum += count[i];
+    }
+    for (i = 0; i < t.n; i++) {
+        to[at[from[i].head >> shift & 255]++] = from[i];
+    }
+    return n;
+}
+
+
+/*
+ * Vocabularies have hundreds of thousands of keys, and many begin alike: so by
+ * the first of eight bytes in which they differ, each part again, and by the
+ * next eight if there is none.
+ */
 static int
 sort_keys(tok_key_t *keys, size_t n)
 {
-    tok_key_t  *copy = malloc((n + 1) * sizeof(*copy));
-    size_t      i, k;
+    /* Of the 256 parts of a split one is split on: eight bytes, twice. */
+    sort_task_t  task[16 * 256 + 1], t;
+    tok_key_t   *copy = tok_block((n + 1) * sizeof(*copy)), *k;
+    uint64_t     differ;
+    size_t       left = 1, i;
 
     if (copy == NULL) {
         return TOK_E_NOMEM;
     }
     for (i = 0; i < n; i++) {
-        k = keys[i].len < 8 ? keys[i].len : 8;
-        keys[i].head = __builtin_bswap64(tok_load_part(keys[i].ptr, k));
+        keys[i].head = head_of(&keys[i], 0);
     }
-    sort_heads(keys, copy, n);
+    task[0] = (sort_task_t) { 0, (uint32_t) n, 0, false };
+    while (left) {
+        t = task[--left];
+        k = (t.copied ? copy : keys) + t.lo;
+        if (t.n <= SORT_FEW) {
+            sort_few(keys + t.lo, k, t.n);
+            continue;
+        }
+        for (differ = 0, i = 1; i < t.n; i++) {
+            differ |= k[i].head ^ k[0].head;
+        }
+        if (differ) {
+            assert(left + 256 <= sizeof(task) / sizeof(task[0]));
+            left += split(keys, copy, t, differ, task + left);
+
+        } else if (t.from == 0) {
+            for (i = 0; i < t.n; i++) {
+                k[i].head = head_of(&k[i], 8);
+            }
+            task[left++] = (sort_task_t) { t.lo, t.n, 8, t.copied };
+
+        } else {
+            qsort(k, t.n, sizeof(*k), key_cmp);
+            if (t.copied) {
+                memcpy(keys + t.lo, k, t.n * sizeof(*k));
+            }
+        }
+    }
     free(copy);
-    for (i = 0; i < n; i = k) {
-        for (k = i + 1; k < n && keys[k].head == keys[i].head; k++) {
-            /* void */
-        }
-        if (k > i + 1) {
-            qsort(keys + i, k - i, sizeof(*keys), key_cmp);
-        }
-    }
     return 0;
 }
 
 
-static inline uint8_t
-byte_at(const tok_key_t *k, uint32_t depth)
-{
-    return depth < 8 ? (uint8_t) (k->head >> (56 - 8 * depth)) : k->ptr[depth];
-}
-
+/* --- cells ------------------------------------------------------------- */
 
 static int
 cells_reach(trie_t *t, size_t n)
 {
     tok_cell_t  *c;
-    size_t       i;
+    size_t       i, words = (n + 63) / 64;
 
-    if (n <= t->cells->n) {
+    if (words <= t->free.n) {
         return 0;
     }
+    n = words * 64;
     if (n >= TOK_CELL_TAIL - 512
-        || tok_vec_room(t->cells, n - t->cells->n, sizeof(*c)) != 0)
+        || tok_vec_room(t->cells, n - t->cells->n, sizeof(*c)) != 0
+        || tok_vec_room(&t->free, words - t->free.n, sizeof(uint64_t)) != 0)
     {
         return TOK_E_NOMEM;
     }
@@ -125,58 +196,124 @@ cells_reach(trie_t *t, size_t n)
         c[i].check = 0;
         c[i].value = TOK_NO_ID;
     }
+    memset((uint64_t *) t->free.ptr + t->free.n, 0xff,
+           (words - t->free.n) * sizeof(uint64_t));
     t->cells->n = n;
+    t->free.n = words;
     return 0;
 }
 
 
-/* A base at which every label's cell is free. */
+static inline void
+take(trie_t *t, size_t cell)
+{
+    ((uint64_t *) t->free.ptr)[cell / 64] &= ~((uint64_t) 1 << cell % 64);
+}
+
+
+/* The 64 bits from one on. */
+static inline uint64_t
+bits_at(const uint64_t *bits, size_t at)
+{
+    uint64_t  v = bits[at / 64] >> at % 64;
+
+    return at % 64 ? v | bits[at / 64 + 1] << (64 - at % 64) : v;
+}
+
+
+/* A base at which every label's cell is free: for 64 of them at once. */
 static int
 find_base(trie_t *t, const uint8_t *labels, size_t n, uint32_t *out)
 {
-    tok_cell_t  *c = t->cells->ptr;
-    uint32_t     at, base;
-    size_t       k, tries = 0;
+    const uint64_t  *bits = t->free.ptr;
+    uint64_t         may;
+    size_t           word, at, k, tries = 0;
 
-    while (t->first_free < t->cells->n && c[t->first_free].check != 0) {
-        t->first_free++;
+    while (t->first < t->free.n && bits[t->first] == 0) {
+        t->first++;
     }
-    for (at = t->first_free; ; at++) {
-        if (at < labels[0] + 1u) {
-            continue;
-        }
-        base = at - labels[0];
-        if (cells_reach(t, (size_t) base + 257) != 0) {
+    for (word = t->first; ; word++) {
+        if (cells_reach(t, word * 64 + 64 + 257 + 64) != 0) {
             return TOK_E_NOMEM;
         }
-        c = t->cells->ptr;
-        for (k = 0; k < n && c[base + labels[k]].check == 0; k++) { /* void */ }
-        if (k == n) {
-            *out = base;
-            return 0;
+        bits = t->free.ptr;
+        may = bits[word];
+        for (k = 1; k < n && may; k++) {
+            may &= bits_at(bits, word * 64 + labels[k] - labels[0]);
+        }
+        /* The base is not 0. */
+        for (/* void */; may; may &= may - 1) {
+            at = word * 64 + (size_t) __builtin_ctzll(may);
+            if (at > labels[0]) {
+                *out = (uint32_t) (at - labels[0]);
+                return 0;
+            }
         }
         /* A crowded start would make the search quadratic: leave holes. */
-        if (c[at].check == 0 && ++tries > 16) {
-            t->first_free = at + 1;
+        if (++tries > WORDS_TRIED) {
+            t->first = word;
         }
     }
 }
 
 
-static int
-place_node(trie_t *t, const tok_key_t *keys, trie_task_t task,
-    tok_vec_t *queue)
-{
-    uint8_t      labels[256];
-    uint32_t     from[257], base, i = task.lo;
-    size_t       n = 0, k;
-    tok_cell_t  *c = t->cells->ptr;
+/* --- nodes ------------------------------------------------------------- */
 
-    while (i < task.hi && keys[i].len == task.depth) {
-        c[task.node].value = keys[i++].value;
+static inline uint8_t
+byte_at(const tok_key_t *k, uint32_t depth)
+{
+    return depth < 8 ? (uint8_t) (k->head >> (56 - 8 * depth)) : k->ptr[depth];
+}
+
+
+/* A child of a node; depth is its own. */
+static int
+place_child(trie_t *t, trie_task_t child)
+{
+    const tok_key_t  *key = &t->keys[child.lo];
+    tok_cell_t       *c = (tok_cell_t *) t->cells->ptr + child.node;
+
+    if (child.hi - child.lo == 1 && (t->made != NULL
+                                     || key->len == child.depth))
+    {
+        if (key->len == child.depth) {
+            c->value = key->value;
+
+        } else {
+            c->base = TOK_CELL_TAIL | key->value;
+        }
+        if (t->made != NULL) {
+            t->made[key->value].shorter = child.above;
+        }
+        return 0;
     }
-    if (t->tails && i + 1 == task.hi && task.depth) {
-        c[task.node].base = TOK_CELL_TAIL | keys[i].value;
+    if (tok_vec_room(&t->queue, 1, sizeof(child)) != 0) {
+        return TOK_E_NOMEM;
+    }
+    ((trie_task_t *) t->queue.ptr)[t->queue.n++] = child;
+    return 0;
+}
+
+
+static int
+place_node(trie_t *t, trie_task_t task)
+{
+    const tok_key_t  *keys = t->keys;
+    tok_cell_t       *c = (tok_cell_t *) t->cells->ptr + task.node;
+    uint8_t           labels[256];
+    uint32_t          from[257], base, i = task.lo, above = task.above;
+    size_t            n = 0, k;
+    int               rc = 0;
+
+    for (/* void */; i < task.hi && keys[i].len == task.depth; i++) {
+        c->value = above = keys[i].value;
+        if (t->made != NULL) {
+            t->made[keys[i].value].shorter = task.above;
+        }
+    }
+    if (t->made != NULL && i + 1 == task.hi && task.depth) {
+        c->base = TOK_CELL_TAIL | keys[i].value;
+        t->made[keys[i].value].shorter = above;
         return 0;
     }
     while (i < task.hi) {
@@ -190,49 +327,47 @@ place_node(trie_t *t, const tok_key_t *keys, trie_task_t task,
     if (n == 0) {
         return 0;
     }
-    if (find_base(t, labels, n, &base) != 0
-        || tok_vec_room(queue, n, sizeof(task)) != 0)
-    {
+    if (find_base(t, labels, n, &base) != 0) {
         return TOK_E_NOMEM;
     }
     c = t->cells->ptr;
     c[task.node].base = base;
-    for (k = 0; k < n; k++) {
+    for (k = 0; k < n && rc == 0; k++) {
         c[base + labels[k]].check = task.node + 1;
-        ((trie_task_t *) queue->ptr)[queue->n++] = (trie_task_t) {
-            base + labels[k], from[k], from[k + 1], task.depth + 1
-        };
+        take(t, base + labels[k]);
+        rc = place_child(t, (trie_task_t) { base + labels[k], from[k],
+                         from[k + 1], task.depth + 1, above });
     }
-    return 0;
+    return rc;
 }
 
 
 int
-tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, bool tails)
+tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
 {
-    tok_vec_t    queue = { 0 };
-    trie_t       t = { cells, 1, tails };
-    trie_task_t  task = { 0, 0, (uint32_t) n, 0 };
+    trie_t       t = { .cells = cells, .keys = keys, .made = made };
+    trie_task_t  task = { 0, 0, (uint32_t) n, 0, TOK_NO_ID };
     size_t       i;
     int          rc;
 
     assert(cells->n == 0);
     rc = n ? sort_keys(keys, n) : 0;
-    if (rc == 0 && (tok_vec_room(cells, n + n / 2, sizeof(tok_cell_t)) != 0
-                    || tok_vec_room(&queue, n, sizeof(task)) != 0))
-    {
-        rc = TOK_E_NOMEM;
+    for (i = 0; rc == 0 && i < n; i++) {
+        keys[i].head = head_of(&keys[i], 0);
     }
     rc = rc == 0 ? cells_reach(&t, 257) : rc;
     if (rc == 0) {
         ((tok_cell_t *) cells->ptr)[0].check = UINT32_MAX;
-        rc = place_node(&t, keys, task, &queue);
+        take(&t, 0);
+        rc = place_node(&t, task);
     }
-    for (i = 0; rc == 0 && i < queue.n; i++) {
-        task = ((trie_task_t *) queue.ptr)[i];
-        rc = place_node(&t, keys, task, &queue);
+    for (i = 0; rc == 0 && i < t.queue.n; i++) {
+        task = ((trie_task_t *) t.queue.ptr)[i];
+        rc = place_node(&t, task);
     }
-    tok_vec_free(&queue);
     /* Walkers read base + 255 unchecked. */
-    return rc == 0 ? cells_reach(&t, cells->n + 257) : rc;
+    rc = rc == 0 ? cells_reach(&t, cells->n + 257) : rc;
+    tok_vec_free(&t.queue);
+    tok_vec_free(&t.free);
+    return rc;
 }

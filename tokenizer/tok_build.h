@@ -116,8 +116,12 @@ int tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n,
 int tok_tables_bpe(tok_build_t *b);
 void tok_tables_fast(tok_build_t *b);
 
-/* tok_tables_whole.c: the second where the first was. */
+/* tok_tables_made.c, with the merge table; and what tok_merge_find and
+ * tok_stay_apart need while there is no vocabulary yet. */
 int tok_tables_made(tok_build_t *b);
+tok_t tok_tables_view(const tok_build_t *b);
+
+/* tok_tables_whole.c: where the one before was. */
 int tok_tables_back(tok_build_t *b);
 
 /* tok_tables_pairs.c */

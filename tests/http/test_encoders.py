@@ -24,6 +24,7 @@ INPUTS_MAX = 2048
 
 HTTP = """
     infer_model emb  { file @MODELS@/minilm; queue 64 timeout=120s; }
+    infer_model half { file @MODELS@/minilm; precision bfloat16; }
     infer_model null { file @MODELS@/minilm; null; }
     infer_model slow { file @MODELS@/minilm; null delay=50ms; sequences 4; }
     infer_model cls  { file %(folder)s/cls; precision float32; }
@@ -33,12 +34,12 @@ HTTP = """
 
 SERVER = """
         client_max_body_size  4m;
-        location /v1/       { infer_pass emb null slow cls rank gen; }
+        location /v1/       { infer_pass emb half null slow cls rank gen; }
         location /          { infer_pass emb; }
         location /rank/     { infer_pass rank; }
         location /cls/      { infer_pass cls; }
         location /late/     { infer_pass slow; infer_timeout 500ms; }
-        location = /readyz  { infer_pass emb null slow cls rank gen; }
+        location = /readyz  { infer_pass emb half null slow cls rank gen; }
         location = /status  { infer_status; }
         location = /metrics { infer_metrics; }
 """
@@ -79,19 +80,38 @@ def embed(server, text, **more):
 
 # ---- embeddings
 
-def test_golden(server):
+def golden():
     # sentence-transformers' own vectors, float32
     path = os.path.join(TOP, "tests", "golden", "encoder", "minilm.jsonl")
     with open(path) as file:
         rows = [json.loads(line) for line in file]
     rows = [row for row in rows if row["text"]]
     assert len(rows) > 10
-    body = embed(server, [row["text"] for row in rows], truncate=True)
+    return rows
+
+
+@pytest.mark.parametrize("model", ("emb", "half"))
+def test_golden(server, model):
+    rows = golden()
+    body = embed(server, [row["text"] for row in rows], truncate=True,
+                 model=model)
     assert body["usage"]["prompt_tokens"] == sum(row["n_tokens"]
                                                  for row in rows)
     for row, got in zip(rows, body["data"]):
         assert cosine(got["embedding"], row["vec"]) >= 0.9999, row["text"]
         assert abs(norm(got["embedding"]) - 1) < 1e-3
+
+
+def test_bfloat16(server):
+    # near float32 and not the same; alone as among others
+    texts = [row["text"] for row in golden()[:8]]
+    exact = embed(server, texts, truncate=True)["data"]
+    all_of = embed(server, texts, truncate=True, model="half")["data"]
+    for text, want, got in zip(texts, exact, all_of):
+        assert got["embedding"] != want["embedding"]
+        assert cosine(got["embedding"], want["embedding"]) >= 0.9999
+        alone = embed(server, text, truncate=True, model="half")["data"][0]
+        assert alone["embedding"] == got["embedding"]
 
 
 def test_object(server):

@@ -136,6 +136,26 @@ def test_embed():
 
 
 @pytest.mark.slow
+def weights_mib(model, *more):
+    done = subprocess.run(
+        [os.path.join(build_dir(), "infer"), "inspect", "-m",
+         model_path(model), *more], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, timeout=60)
+    if done.returncode != 0:
+        return done.stderr
+    line, = [line for line in done.stdout.splitlines()
+             if line.startswith("memory: weights")]
+    return float(line.split()[2])
+
+
+def test_inspect():
+    # MiniLM's layers: 10.6 million weights of four, two and one bytes
+    whole, half, byte = [weights_mib("minilm", "--precision", p)
+                         for p in ("float32", "bfloat16", "int8")]
+    assert 20 < whole - half < 21 and 8 < half - byte < 10
+    assert "bfloat16" in weights_mib("minilm", "--precision", "exact")
+
+
 def test_bench():
     figures = infer("bench", "-m", model_path("smollm2.gguf"), "-t", "2",
                     "--rounds", "1", "--json")[0]

@@ -58,7 +58,7 @@ int cli_real(const char *command, const char *option, const char *text,
 int cli_precision(const char *command, const char *text, enc_prec_t *out);
 
 /* The parts of inspect and score for what enc_can_open(); exit codes. */
-int cli_encoder_inspect(const char *path);
+int cli_encoder_inspect(const char *path, enc_prec_t precision);
 int cli_encoder_score(const char *path, const char *level, long threads);
 
 

@@ -27,7 +27,7 @@ static const char  score[] = "score";
 
 
 int
-cli_encoder_inspect(const char *path)
+cli_encoder_inspect(const char *path, enc_prec_t precision)
 {
     uint32_t           i;
     enc_info_t         info;
@@ -38,9 +38,12 @@ cli_encoder_inspect(const char *path)
 
     static const char  *const kind[] = { "embedding", "classification",
                                          "reranking", "text to text" };
+    static const char  *const used[] = { "auto", "float32", "bfloat16",
+                                         "int8" };
     static const char  *const pool[] = { "mean", "first token", "last token",
                                          "maximum" };
 
+    mo.precision = precision;
     if (enc_model_check(path, &mo, &co, &info, &err) != ENG_OK) {
         cli_error("inspect", "%s", err.text);
         return CLI_FAILED;
@@ -65,8 +68,8 @@ cli_encoder_inspect(const char *path)
     } else if (info.kind != ENC_T2T) {
         printf("%-22s %" PRIu32 "\n", "labels", info.labels);
     }
-    printf("%-22s %.1f MiB, shared by all workers\n", "memory: weights",
-           (double) info.weight_bytes / mib);
+    printf("%-22s %.1f MiB, shared by all workers, %s\n", "memory: weights",
+           (double) info.weight_bytes / mib, used[info.precision]);
     if (info.kv_bytes > 0) {
         printf("%-22s up to %.1f MiB (%.1f KiB per position)\n",
                "memory: KV cache", (double) info.kv_bytes / mib,

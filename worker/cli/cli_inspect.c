@@ -15,7 +15,49 @@
 
 static const char  usage_text[] =
     "usage: infer inspect -m MODEL [--context N] [--sequences N] "
-    "[--kv-mb N] " CLI_MODEL_USAGE "\n";
+    "[--kv-mb N] " CLI_MODEL_USAGE "\n"
+    "       infer inspect -m ENCODER [--precision float32|bfloat16|int8]\n";
+
+
+/* The model may come behind its options. */
+static const char *
+model_of(int argc, char **argv)
+{
+    int  i;
+
+    for (i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "-m") == 0) {
+            return argv[i + 1];
+        }
+    }
+
+    return NULL;
+}
+
+
+static int
+inspect_encoder(const char *model, int argc, char **argv)
+{
+    int         i;
+    enc_prec_t  precision = ENC_PREC_AUTO;
+
+    for (i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--precision") == 0) {
+            if (cli_precision(NAME, argv[i + 1], &precision) != 0) {
+                return CLI_USAGE;
+            }
+        } else if (strcmp(argv[i], "-m") != 0) {
+            cli_error(NAME, "unknown option \"%s\"", argv[i]);
+            return CLI_USAGE;
+        }
+    }
+    if (i != argc) {
+        fputs(usage_text, stderr);
+        return CLI_USAGE;
+    }
+
+    return cli_encoder_inspect(model, precision);
+}
 
 
 static void
@@ -79,6 +121,10 @@ cli_inspect(int argc, char **argv)
     eng_ctx_opts_t    co = ENG_CTX_OPTS_INIT;
     eng_model_opts_t  mo = ENG_MODEL_OPTS_INIT;
 
+    model = model_of(argc, argv);
+    if (model != NULL && enc_can_open(model)) {
+        return inspect_encoder(model, argc, argv);
+    }
     for (i = 1; i + 1 < argc; i += 2) {
         n = 0;
         rc = cli_model_option(NAME, argv[i], argv[i + 1], &mo);
@@ -113,9 +159,6 @@ cli_inspect(int argc, char **argv)
         return CLI_USAGE;
     }
 
-    if (enc_can_open(model)) {
-        return cli_encoder_inspect(model);
-    }
     if (eng_model_check(model, &mo, &co, &info, &err) != ENG_OK) {
         cli_error(NAME, "%s", err.text);
         return CLI_FAILED;

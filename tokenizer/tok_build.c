@@ -89,6 +89,19 @@ tok_build_text(const tok_build_t *b, tok_ref_t ref)
 }
 
 
+/* Room that is not used costs nothing; what grows is moved. */
+void
+tok_build_expect(tok_build_t *b, size_t tokens, size_t merges, size_t bytes)
+{
+    tokens = tokens < TOK_IDS_MAX ? tokens : TOK_IDS_MAX;
+    merges = merges < TOK_MERGES_MAX ? merges : TOK_MERGES_MAX;
+    (void) tok_vec_room(&b->tokens, tokens, sizeof(tok_ref_t));
+    (void) tok_vec_room(&b->flags, tokens, 1);
+    (void) tok_vec_room(&b->merges, merges, sizeof(tok_merge_t));
+    (void) tok_vec_room(&b->pool, bytes, 1);
+}
+
+
 int
 tok_build_ids(tok_build_t *b, uint32_t n)
 {
@@ -189,14 +202,15 @@ tok_build_index(tok_build_t *b, bool unique)
     uint64_t          h[INDEX_AHEAD];
     int               rc = 0;
 
-    while ((1u << log) < 2 * n) {
+    while ((1u << log) < n + n / 2) {
         log++;
     }
     free(b->hash);
-    b->hash = calloc((size_t) 1 << log, sizeof(uint64_t));
+    b->hash = tok_block(sizeof(uint64_t) << log);
     if (b->hash == NULL) {
         return no_memory(b);
     }
+    memset(b->hash, 0, sizeof(uint64_t) << log);
     b->hash_log = log;
     b->repeated = false;
     mask = (1u << log) - 1;

@@ -56,6 +56,11 @@ int tok_build_string(tok_build_t *b, const char *p, size_t len,
     tok_ref_t *ref);
 const uint8_t *tok_build_text(const tok_build_t *b, tok_ref_t ref);
 
+/* About so many tokens, or merges, and bytes of text are to come: it is no
+ * mistake if they do not. */
+void tok_build_expect(tok_build_t *b, size_t tokens, size_t merges,
+    size_t bytes);
+
 /* Room for n ids, all unused. */
 int tok_build_ids(tok_build_t *b, uint32_t n);
 

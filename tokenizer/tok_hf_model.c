@@ -8,7 +8,11 @@
 
 
 /* Bytes of a merge's first part. */
-#define LEFT_MAX  1024
+#define LEFT_MAX     1024
+
+/* A merge and a token of a file have about so many, or more. */
+#define MERGE_BYTES  16
+#define ENTRY_BYTES  48
 
 /* A member that may be absent, null or a string. */
 static int
@@ -291,6 +295,8 @@ merges(tok_hf_t *f)
     int             rc = tok_json_open(f->j, '[');
 
     f->merges = true;
+    tok_build_expect(f->b, 0, (size_t) (f->j->end - f->j->p) / MERGE_BYTES,
+                     0);
     while (rc == 0 && (rc = tok_json_next(f->j, '[', &first)) == 1) {
         now = tok_json_peek(f->j) == '[';
         if (known && now != pairs) {
@@ -308,7 +314,11 @@ merges(tok_hf_t *f)
 static int
 vocab_here(tok_hf_t *f)
 {
+    size_t  left;
+
     f->vocab = tok_json_peek(f->j) == '[' ? '[' : '{';
+    left = (size_t) (f->j->end - f->j->p);
+    tok_build_expect(f->b, left / ENTRY_BYTES, 0, left / ENTRY_BYTES * 8);
     return f->vocab == '[' ? vocab_scores(f) : vocab_map(f);
 }
 

@@ -10,10 +10,15 @@
 #include <stdlib.h>
 
 
-/* Keys that are sorted by comparing; and how far a place is looked for before
+/* Keys that are sorted by comparing, and by eight bits; and how far a place is looked for before
  * what is free in front of that is given up. */
 #define SORT_FEW     16
+#define SORT_MANY    512
 #define WORDS_TRIED  32
+
+/* Keys of a node that is placed with all below it: so what is near in the list
+ * of keys is done at once; those with more come first, and lie together. */
+#define NODE_SMALL   64
 
 typedef struct {
     uint32_t  node;
@@ -89,31 +94,33 @@ typedef struct {
 } sort_task_t;
 
 
-/* Splits the keys of a task by the first byte in which their heads differ,
- * which is there; returns how many tasks more there are. */
+/* Splits the keys of a task by the first bits in which their heads differ:
+ * eight, or four if there are not many.  Returns how many tasks more there
+ * are. */
 static size_t
 split(tok_key_t *keys, tok_key_t *copy, sort_task_t t, uint64_t differ,
     sort_task_t *tasks)
 {
     const tok_key_t  *from = (t.copied ? copy : keys) + t.lo;
     tok_key_t        *to = (t.copied ? keys : copy) + t.lo;
-    uint32_t          at[256], count[256] = { 0 }, sum = 0, i;
-    unsigned          shift = 56 - (unsigned) __builtin_clzll(differ) / 8 * 8;
+    const unsigned    bits = t.n < SORT_MANY ? 4 : 8, mask = (1u << bits) - 1;
+    uint32_t          at[256], count[256], sum = 0, i;
+    unsigned          shift = (unsigned) __builtin_clzll(differ) / bits * bits;
     size_t            n = 0;
 
+    shift = 64 - bits - shift;
+    memset(count, 0, (mask + 1) * sizeof(*count));
     for (i = 0; i < t.n; i++) {
-        count[from[i].head >> shift & 255]++;
+        count[from[i].head >> shift & mask]++;
     }
-    for (i = 0; i < 256; i++) {
+    for (i = 0; i <= mask; i++) {
         at[i] = sum;
-        if (count[i]) {
-            tasks[n++] = (sort_task_t) { t.lo + sum, count[i], t.from,
-                                         !t.copied };
-        }
+        tasks[n] = (sort_task_t) { t.lo + sum, count[i], t.from, !t.copied };
+        n += count[i] != 0;
         sum += count[i];
     }
     for (i = 0; i < t.n; i++) {
-        to[at[from[i].head >> shift & 255]++] = from[i];
+        to[at[from[i].head >> shift & mask]++] = from[i];
     }
     return n;
 }
@@ -127,8 +134,8 @@ split(tok_key_t *keys, tok_key_t *copy, sort_task_t t, uint64_t differ,
 static int
 sort_keys(tok_key_t *keys, size_t n)
 {
-    /* Of the 256 parts of a split one is split on: eight bytes, twice. */
-    sort_task_t  task[16 * 256 + 1], t;
+    /* Of the parts of a split one is split on: eight bytes, twice. */
+    sort_task_t  task[16 * 256 + 32 * 16 + 256], t;
     tok_key_t   *copy = tok_block((n + 1) * sizeof(*copy)), *k;
     uint64_t     differ;
     size_t       left = 1, i;
@@ -342,6 +349,20 @@ place_node(trie_t *t, trie_task_t task)
 }
 
 
+/* A node and all below it. */
+static int
+place_below(trie_t *t, trie_task_t task)
+{
+    const size_t  n = t->queue.n;
+    int           rc = place_node(t, task);
+
+    while (rc == 0 && t->queue.n > n) {
+        rc = place_node(t, ((trie_task_t *) t->queue.ptr)[--t->queue.n]);
+    }
+    return rc;
+}
+
+
 int
 tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
 {
@@ -363,7 +384,15 @@ tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
     }
     for (i = 0; rc == 0 && i < t.queue.n; i++) {
         task = ((trie_task_t *) t.queue.ptr)[i];
-        rc = place_node(&t, task);
+        if (task.hi - task.lo > NODE_SMALL) {
+            rc = place_node(&t, task);
+        }
+    }
+    for (i = 0, n = t.queue.n; rc == 0 && i < n; i++) {
+        task = ((trie_task_t *) t.queue.ptr)[i];
+        if (task.hi - task.lo <= NODE_SMALL) {
+            rc = place_below(&t, task);
+        }
     }
     /* Walkers read base + 255 unchecked. */
     rc = rc == 0 ? cells_reach(&t, cells->n + 257) : rc;

@@ -44,17 +44,49 @@ chk_mul(size_t a, size_t b, size_t *product)
 }
 
 
-/* Tables are looked into all over: huge pages where whole ones fit in. */
-static void
-want_huge(void *ptr, size_t bytes)
-{
-    const size_t  huge = (size_t) 2 << 20;
-    uintptr_t     at = ((uintptr_t) ptr + huge - 1) & ~(huge - 1);
-    uintptr_t     end = ((uintptr_t) ptr + bytes) & ~(huge - 1);
+#define LARGE  ((size_t) 2 << 20)
 
-    if (bytes >= 2 * huge && end > at) {
+/*
+ * Large blocks lie in large pages where the system has some: fewer faults
+ * while they are filled, fewer misses of the address cache afterwards.
+ */
+static void *
+large_block(size_t bytes)
+{
+    void  *p;
+
+    if (bytes > SIZE_MAX / 2) {
+        return NULL;
+    }
+    bytes = (bytes + LARGE - 1) & ~(LARGE - 1);
+    p = aligned_alloc(LARGE, bytes);
+    if (p != NULL) {
+        (void) madvise(p, bytes, MADV_HUGEPAGE);
+    }
+    return p;
+}
+
+
+/* The same for memory that may lie anywhere: where whole pages fit in. */
+static void
+want_large(void *ptr, size_t bytes)
+{
+    uintptr_t  at = ((uintptr_t) ptr + LARGE - 1) & ~(LARGE - 1);
+    uintptr_t  end = ((uintptr_t) ptr + bytes) & ~(LARGE - 1);
+
+    if (bytes >= 2 * LARGE && end > at) {
         (void) madvise((void *) at, end - at, MADV_HUGEPAGE);
     }
+}
+
+
+void *
+tok_block(size_t bytes)
+{
+    const size_t  page = 4096;
+
+    return bytes >= 2 * LARGE ? large_block(bytes)
+           : aligned_alloc(page, (bytes + page - 1) & ~(page - 1));
 }
 
 
@@ -74,11 +106,16 @@ tok_vec_room(tok_vec_t *v, size_t more, size_t size)
         return 0;
     }
     bytes += bytes / 2 + 64;
-    ptr = realloc(v->ptr, bytes);
+    if (v->ptr == NULL && bytes >= LARGE / 2) {
+        ptr = large_block(bytes);
+
+    } else {
+        ptr = realloc(v->ptr, bytes);
+    }
     if (ptr == NULL) {
         return TOK_E_NOMEM;
     }
-    want_huge(ptr, bytes);
+    want_large(ptr, bytes);
     v->ptr = ptr;
     v->bytes = bytes;
     return 0;
@@ -114,30 +151,6 @@ read_all(int fd, const char *path, char *buf, size_t len, tok_err_t *err)
         have += (size_t) n;
     }
     return 0;
-}
-
-
-/*
- * Large blocks lie in large pages where the system has some: fewer faults
- * while they are filled, fewer misses of the address cache afterwards.
- */
-void *
-tok_block(size_t bytes)
-{
-    const size_t  page = 4096, large = 2u << 20;
-    void         *p;
-
-    if (bytes > SIZE_MAX / 2) {
-        return NULL;
-    }
-    if (bytes < 2 * large) {
-        return aligned_alloc(page, (bytes + page - 1) & ~(page - 1));
-    }
-    p = aligned_alloc(large, (bytes + large - 1) & ~(large - 1));
-    if (p != NULL) {
-        (void) madvise(p, bytes, MADV_HUGEPAGE);
-    }
-    return p;
 }
 
 

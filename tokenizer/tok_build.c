@@ -395,6 +395,14 @@ tok_sect_size(int sect)
 }
 
 
+/* What the file was read to; nobody reads it when tables are made. */
+void *
+tok_build_lend(tok_build_t *b, size_t bytes)
+{
+    return b->spare != NULL && bytes <= b->spare_bytes ? *b->spare : NULL;
+}
+
+
 /* Memory of the block: what the file was read to, if that is hardly larger, for
  * its pages are there already. */
 static uint8_t *

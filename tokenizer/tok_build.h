@@ -94,6 +94,10 @@ int tok_build_op(tok_build_t *b, tok_vec_t *list, const tok_op_t *op);
 int tok_build_eos(tok_build_t *b);
 int tok_build_eos_add(tok_build_t *b, uint32_t id);
 
+/* Memory for a while, none else being lent and before the image is made; NULL:
+ * there is none. */
+void *tok_build_lend(tok_build_t *b, size_t bytes);
+
 /* Makes the tables and the image; *t is the caller's. */
 int tok_build_finish(tok_build_t *b, tok_t **t);
 
@@ -108,7 +112,8 @@ typedef struct {
 } tok_key_t;
 
 /*
- * A double array of the keys (sorted here); equal keys: the last counts.
+ * A double array of the n keys (sorted here, and there is room for as many
+ * behind them); equal keys: the last counts.
  * made: NULL; or it gets the shorter ones of keys, whose values are ids, and
  * walkers have to know TOK_CELL_TAIL.
  */

@@ -287,7 +287,7 @@ added_trie(tok_build_t *b, bool normalized, tok_vec_t *cells, uint32_t *first,
     size_t              i, n = 0;
     int                 rc;
 
-    keys = malloc((b->added.n + 1) * sizeof(*keys));
+    keys = malloc(2 * (b->added.n + 1) * sizeof(*keys));
     if (keys == NULL) {
         return no_memory(b);
     }

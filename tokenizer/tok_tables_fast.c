@@ -21,6 +21,20 @@ is_text(const tok_build_t *b, tok_ref_t r, const char *text)
 }
 
 
+/* The byte at p, or a space for a mark. */
+static inline uint8_t
+next_byte(const uint8_t **p, const uint8_t *end)
+{
+    const uint8_t  *q = (*p)++;
+
+    if (*q == 0xe2 && end - q >= 3 && q[1] == 0x96 && q[2] == 0x81) {
+        *p += 2;
+        return ' ';
+    }
+    return *q;
+}
+
+
 /*
  * Which bytes stand side by side in some token, each mark as one space.  Where
  * two that do not meet in a text no token reaches across, and so no merge
@@ -32,38 +46,36 @@ joins(tok_build_t *b)
     tok_vec_t        *v = &b->table[TOK_S_JOINS];
     const tok_ref_t  *r = b->tokens.ptr;
     const uint8_t    *flags = b->flags.ptr, *p, *end;
+    uint8_t          *is = calloc(65536, 1), last, c;
     uint64_t         *bit;
-    uint8_t           last = 0, c;
-    unsigned          x;
+    unsigned          x, y;
     size_t            i;
-    bool              first;
 
-    if (tok_vec_room(v, TOK_JOINS_WORDS, sizeof(*bit)) != 0) {
+    if (is == NULL || tok_vec_room(v, TOK_JOINS_WORDS, sizeof(*bit)) != 0) {
+        free(is);
         return false;
+    }
+    for (i = 0; i < b->tokens.n; i++) {
+        if (!(flags[i] & TOK_F_MODEL) || r[i].len == 0) {
+            continue;
+        }
+        p = tok_build_text(b, r[i]);
+        end = p + r[i].len;
+        for (last = next_byte(&p, end); p < end; last = c) {
+            c = next_byte(&p, end);
+            is[last << 8 | c] = 1;
+        }
     }
     v->n = TOK_JOINS_WORDS;
     bit = v->ptr;
     memset(bit, 0, TOK_JOINS_WORDS * sizeof(*bit));
     for (x = 0; x < 256; x++) {
+        for (y = 0; y < 256; y++) {
+            bit[tok_joins_at(x, y)] |= (uint64_t) is[x << 8 | y] << (y & 63);
+        }
         bit[tok_joins_at(x, 0x80)] = ~(uint64_t) 0;
     }
-    for (i = 0; i < b->tokens.n; i++) {
-        if (!(flags[i] & TOK_F_MODEL)) {
-            continue;
-        }
-        p = tok_build_text(b, r[i]);
-        end = p + r[i].len;
-        for (first = true; p < end; first = false, last = c) {
-            c = *p++;
-            if (c == 0xe2 && end - p >= 2 && p[0] == 0x96 && p[1] == 0x81) {
-                c = ' ';
-                p += 2;
-            }
-            if (!first) {
-                bit[tok_joins_at(last, c)] |= (uint64_t) 1 << (c & 63);
-            }
-        }
-    }
+    free(is);
     return true;
 }
 
@@ -75,6 +87,7 @@ bytes_alone(const tok_build_t *b)
     const uint32_t     *ids = b->table[TOK_S_BYTE_IDS].ptr;
     const tok_merge_t  *m = b->merges.ptr;
     uint8_t            *is;
+    uint32_t            low = TOK_NO_ID, high = 0;
     size_t              i;
     bool                alone = true;
 
@@ -88,9 +101,13 @@ bytes_alone(const tok_build_t *b)
             break;
         }
         is[ids[i]] = 1;
+        low = ids[i] < low ? ids[i] : low;
+        high = ids[i] > high ? ids[i] : high;
     }
     for (i = 0; alone && i < b->merges.n; i++) {
-        alone = !is[m[i].a] && !is[m[i].b];
+        if (m[i].a - low <= high - low || m[i].b - low <= high - low) {
+            alone = !is[m[i].a] && !is[m[i].b];
+        }
     }
     free(is);
     return alone;

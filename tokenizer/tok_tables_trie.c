@@ -39,7 +39,7 @@ tok_tables_trie(tok_build_t *b)
 {
     const tok_ref_t  *tokens = b->tokens.ptr;
     const uint8_t    *flags = b->flags.ptr;
-    tok_key_t        *keys = malloc((b->tokens.n + 1) * sizeof(*keys));
+    tok_key_t        *keys = malloc(2 * (b->tokens.n + 1) * sizeof(*keys));
     size_t            n = 0;
     uint32_t          id;
     int               rc;

@@ -112,7 +112,8 @@ drop_dead(tok_build_t *b)
         }
     }
     b->merges.n = n;
-    return n == b->n_table ? 0 : tok_tables_merges(b);
+    /* A few more do no harm. */
+    return b->n_table - n <= n / 16 ? 0 : tok_tables_merges(b);
 }
 
 
@@ -128,6 +129,7 @@ tok_tables_back(tok_build_t *b)
     tok_made_t       *made = b->table[TOK_S_MADE].ptr;
     tok_key_t        *keys;
     size_t            i, n = 0;
+    bool              lent;
     int               rc;
 
     if (!find_odd(b)) {
@@ -138,7 +140,9 @@ tok_tables_back(tok_build_t *b)
     if (rc != 0) {
         return rc;
     }
-    keys = tok_block((b->tokens.n + 1) * sizeof(*keys));
+    keys = tok_build_lend(b, 2 * (b->tokens.n + 1) * sizeof(*keys));
+    lent = keys != NULL;
+    keys = lent ? keys : tok_block(2 * (b->tokens.n + 1) * sizeof(*keys));
     if (keys == NULL) {
         return no_memory(b);
     }
@@ -150,6 +154,8 @@ tok_tables_back(tok_build_t *b)
         }
     }
     rc = tok_trie_build(&b->table[TOK_S_TRIE], keys, n, made);
-    free(keys);
+    if (!lent) {
+        free(keys);
+    }
     return rc == 0 ? 0 : no_memory(b);
 }

@@ -131,23 +131,20 @@ split(tok_key_t *keys, tok_key_t *copy, sort_task_t t, uint64_t differ,
  * the first of eight bytes in which they differ, each part again, and by the
  * next eight if there is none.
  */
-static int
-sort_keys(tok_key_t *keys, size_t n)
+static void
+sort_keys(tok_key_t *keys, tok_key_t *copy, size_t n)
 {
     /* Of the parts of a split one is split on: eight bytes, twice. */
     sort_task_t  task[16 * 256 + 32 * 16 + 256], t;
-    tok_key_t   *copy = tok_block((n + 1) * sizeof(*copy)), *k;
+    tok_key_t   *k;
     uint64_t     differ;
     size_t       left = 1, i;
 
-    if (copy == NULL) {
-        return TOK_E_NOMEM;
-    }
     for (i = 0; i < n; i++) {
         keys[i].head = head_of(&keys[i], 0);
     }
     task[0] = (sort_task_t) { 0, (uint32_t) n, 0, false };
-    while (left) {
+    while (left && n) {
         t = task[--left];
         k = (t.copied ? copy : keys) + t.lo;
         if (t.n <= SORT_FEW) {
@@ -174,8 +171,6 @@ sort_keys(tok_key_t *keys, size_t n)
             }
         }
     }
-    free(copy);
-    return 0;
 }
 
 
@@ -372,11 +367,11 @@ tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
     int          rc;
 
     assert(cells->n == 0);
-    rc = n ? sort_keys(keys, n) : 0;
-    for (i = 0; rc == 0 && i < n; i++) {
+    sort_keys(keys, keys + n, n);
+    for (i = 0; i < n; i++) {
         keys[i].head = head_of(&keys[i], 0);
     }
-    rc = rc == 0 ? cells_reach(&t, 257) : rc;
+    rc = cells_reach(&t, 257);
     if (rc == 0) {
         ((tok_cell_t *) cells->ptr)[0].check = UINT32_MAX;
         take(&t, 0);

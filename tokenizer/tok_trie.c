@@ -371,7 +371,8 @@ tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
     for (i = 0; i < n; i++) {
         keys[i].head = head_of(&keys[i], 0);
     }
-    rc = cells_reach(&t, 257);
+    rc = tok_vec_room(cells, n + n / 2, sizeof(tok_cell_t)) != 0
+         ? TOK_E_NOMEM : cells_reach(&t, 257);
     if (rc == 0) {
         ((tok_cell_t *) cells->ptr)[0].check = UINT32_MAX;
         take(&t, 0);

@@ -10,8 +10,9 @@
 #include <stdlib.h>
 
 
-/* Keys that are sorted by comparing, and by eight bits; and how far a place is looked for before
- * what is free in front of that is given up. */
+/* Up to so many keys are sorted by comparing, and from so many on by eight
+ * bits; and how far a place is looked for before what is free in front of that
+ * is given up. */
 #define SORT_FEW     16
 #define SORT_MANY    512
 #define WORDS_TRIED  32
@@ -89,7 +90,8 @@ sort_few(tok_key_t *to, const tok_key_t *from, size_t n)
 
 typedef struct {
     uint32_t  lo, n;
-    uint32_t  from;                 /* the byte that heads begin with */
+    uint64_t  head;                 /* of all, if second */
+    bool      second;               /* heads are the next eight bytes */
     bool      copied;               /* they lie in the copy */
 } sort_task_t;
 
@@ -115,7 +117,8 @@ split(tok_key_t *keys, tok_key_t *copy, sort_task_t t, uint64_t differ,
     }
     for (i = 0; i <= mask; i++) {
         at[i] = sum;
-        tasks[n] = (sort_task_t) { t.lo + sum, count[i], t.from, !t.copied };
+        tasks[n] = (sort_task_t) { t.lo + sum, count[i], t.head, t.second,
+                                   !t.copied };
         n += count[i] != 0;
         sum += count[i];
     }
@@ -143,32 +146,33 @@ sort_keys(tok_key_t *keys, tok_key_t *copy, size_t n)
     for (i = 0; i < n; i++) {
         keys[i].head = head_of(&keys[i], 0);
     }
-    task[0] = (sort_task_t) { 0, (uint32_t) n, 0, false };
+    task[0] = (sort_task_t) { 0, (uint32_t) n, 0, false, false };
     while (left && n) {
         t = task[--left];
         k = (t.copied ? copy : keys) + t.lo;
-        if (t.n <= SORT_FEW) {
-            sort_few(keys + t.lo, k, t.n);
-            continue;
-        }
-        for (differ = 0, i = 1; i < t.n; i++) {
+        for (differ = 0, i = 1; t.n > SORT_FEW && i < t.n; i++) {
             differ |= k[i].head ^ k[0].head;
         }
         if (differ) {
             assert(left + 256 <= sizeof(task) / sizeof(task[0]));
             left += split(keys, copy, t, differ, task + left);
-
-        } else if (t.from == 0) {
+            continue;
+        }
+        if (t.n > SORT_FEW && !t.second) {
+            t.head = k[0].head;
+            t.second = true;
             for (i = 0; i < t.n; i++) {
                 k[i].head = head_of(&k[i], 8);
             }
-            task[left++] = (sort_task_t) { t.lo, t.n, 8, t.copied };
-
-        } else {
+            task[left++] = t;
+            continue;
+        }
+        if (t.n > SORT_FEW) {
             qsort(k, t.n, sizeof(*k), key_cmp);
-            if (t.copied) {
-                memcpy(keys + t.lo, k, t.n * sizeof(*k));
-            }
+        }
+        sort_few(keys + t.lo, k, t.n);
+        for (i = 0; t.second && i < t.n; i++) {
+            keys[t.lo + i].head = t.head;
         }
     }
 }
@@ -268,6 +272,28 @@ byte_at(const tok_key_t *k, uint32_t depth)
 }
 
 
+/* The end of the keys from i on with the same byte: in steps that double, then
+ * halve. */
+static inline uint32_t
+same_end(const tok_key_t *keys, uint32_t i, uint32_t hi, uint32_t depth)
+{
+    const uint8_t  c = byte_at(&keys[i], depth);
+    uint32_t       step = 1;
+
+    while (step < hi - i && byte_at(&keys[i + step], depth) == c) {
+        i += step;
+        step *= 2;
+    }
+    while (step > 1) {
+        step /= 2;
+        if (step < hi - i && byte_at(&keys[i + step], depth) == c) {
+            i += step;
+        }
+    }
+    return i + 1;
+}
+
+
 /* A child of a node; depth is its own. */
 static int
 place_child(trie_t *t, trie_task_t child)
@@ -321,9 +347,7 @@ place_node(trie_t *t, trie_task_t task)
     while (i < task.hi) {
         labels[n] = byte_at(&keys[i], task.depth);
         from[n++] = i;
-        while (i < task.hi && byte_at(&keys[i], task.depth) == labels[n - 1]) {
-            i++;
-        }
+        i = same_end(keys, i, task.hi, task.depth);
     }
     from[n] = task.hi;
     if (n == 0) {
@@ -368,9 +392,6 @@ tok_trie_build(tok_vec_t *cells, tok_key_t *keys, size_t n, tok_made_t *made)
 
     assert(cells->n == 0);
     sort_keys(keys, keys + n, n);
-    for (i = 0; i < n; i++) {
-        keys[i].head = head_of(&keys[i], 0);
-    }
     rc = tok_vec_room(cells, n + n / 2, sizeof(tok_cell_t)) != 0
          ? TOK_E_NOMEM : cells_reach(&t, 257);
     if (rc == 0) {

@@ -12,18 +12,19 @@
 
 /*
  * The word cache remembers what words merge to.  A short word has up to 15
- * bytes, zero padded, and its length in the last byte of the key: so keys are
- * exact.  The upper half of that byte has how many ids there are; a word of
- * more than four has none, its ids are among the long words.
+ * bytes, padded by 255, which no text has: so keys are exact.  The upper half
+ * of the last byte has how many ids there are; a word of more than four has
+ * none, its ids are among the long words.
  */
 typedef struct {
-    uint64_t  k0, k1;
+    _Alignas(32) uint64_t  k0;
+    uint64_t  k1;
     uint32_t  ids[4];
 } tok_short_t;
 
 #define TOK_SHORT_BYTES  15
 #define TOK_SHORT_COUNT  60         /* k1: from this bit on */
-#define TOK_SHORT_KEY    (((uint64_t) 1 << TOK_SHORT_COUNT) - 1)
+#define TOK_SHORT_KEY    (((uint64_t) 1 << 56) - 1)
 #define TOK_LONG_BYTES   48
 #define TOK_LONG_IDS     19
 

@@ -395,6 +395,8 @@ rest(loop_t *l)
      * not ring: one more look at what is held.  From here on they ring. */
     if (wrk_serve_idle(&l->serve) || !wrk_serve_step(&l->serve, l->now)) {
         ring_all(l);
+        /* the turn itself took a while: not from its begin */
+        l->now = loop_clock();
         look(l, limit > l->now ? limit - l->now : 0);
     }
 

@@ -21,7 +21,7 @@
 #define LOOP_LOOK_NS        1000000ull      /* events while busy */
 #define LOOP_FIGURES_NS     50000000ull     /* counters while busy */
 #define LOOP_DRAIN_NS       5000000ull      /* a look while draining */
-#define LOOP_NEAR_NS        80000ull        /* a moment: not slept through */
+#define LOOP_NEAR_NS        120000ull        /* a moment: not slept through */
 #define LOOP_ALONE_NS       2000000000ull   /* without generation: end */
 #define LOOP_SPARE_ENTRIES  64      /* taken, to be refused at once */
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 BATCHES = ("1", "8", "32")
+PEERS = {"bfloat16": "float32"}     # onnxruntime's CPU provider has none
 
 
 def export(folder, out):
@@ -109,12 +110,12 @@ def main():
                 "--seconds", str(a.seconds), *(["--cpu"] if a.cpu else [])]
         got = {}
         for _ in range(a.rounds):
-            for p in ("float32", "int8"):
+            for p in ("float32", "bfloat16", "int8"):
                 ours = call([a.bench, a.model, p, str(a.threads),
                              str(a.tokens), str(a.seconds),
                              *(["cpu"] if a.cpu else [])])
                 theirs = call(me + rest + [
-                    "--peer", os.path.join(tmp, p + ".onnx")])
+                    "--peer", os.path.join(tmp, PEERS.get(p, p) + ".onnx")])
                 for b in BATCHES:
                     got.setdefault((p, b), []).append((ours[b], theirs[b]))
     for (p, b), rows in sorted(got.items()):

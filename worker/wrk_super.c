@@ -194,6 +194,10 @@ check_folder(const char *path)
  * The lock decides between two supervisors that start at once.  Workers
  * inherit the descriptor, so it is also held while a worker of a killed
  * predecessor still runs: two workers must never write one region.
+ *
+ * Whoever answers at the socket lives, but for a moment: a child of a
+ * predecessor that was killed between fork and exec holds its socket until it
+ * finds itself an orphan.
  * 0: ours; 1: another supervisor lives; -1: error.
  */
 static int
@@ -201,7 +205,7 @@ take_lock(super_t *s)
 {
     int       fd;
     char      path[PATH_MAX];
-    uint64_t  limit;
+    uint64_t  start, met = 0;           /* since when somebody answers */
 
     snprintf(path, sizeof(path), "%s.lock", s->opts->socket);
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -211,7 +215,7 @@ take_lock(super_t *s)
         return -1;
     }
 
-    limit = super_clock() + SUPER_LOCK_MS * MS;
+    start = super_clock();
 
     while (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
@@ -222,14 +226,20 @@ take_lock(super_t *s)
         fd = shr_ctl_connect(s->opts->socket);
         if (fd >= 0) {
             close(fd);
-            return 1;
+            met = met != 0 ? met : super_clock();
+            if (super_clock() - met > SUPER_TWIN_MS * MS) {
+                return 1;
+            }
+        } else {
+            met = 0;
+            if (super_clock() - start > SUPER_LOCK_MS * MS) {
+                wrk_log(WRK_LOG_ERROR, "\"%s\" is still locked by a pool "
+                        "that ends; giving up after %d ms", path,
+                        SUPER_LOCK_MS);
+                return -1;
+            }
         }
-        if (super_clock() > limit) {
-            wrk_log(WRK_LOG_ERROR, "\"%s\" is still locked by a pool that "
-                    "ends; giving up after %d ms", path, SUPER_LOCK_MS);
-            return -1;
-        }
-        (void) poll(NULL, 0, 5);
+        (void) poll(NULL, 0, fd >= 0 ? 20 : 5);
     }
     return 0;
 }

@@ -24,6 +24,7 @@
 #define SUPER_LINGER_MS     1000    /* after the last generation has gone */
 #define SUPER_FIRST_MS      30000   /* waits for the first one */
 #define SUPER_LOCK_MS       5000    /* waits for a predecessor's workers */
+#define SUPER_TWIN_MS       1000    /* answers for so long: it lives */
 #define SUPER_TICK_MS       1000
 #define SUPER_RENEW_AFTER   3       /* failures to load in a row */
 #define SUPER_RETRY_MS      20      /* a worker's socket was full */

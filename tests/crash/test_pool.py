@@ -1,5 +1,6 @@
 """Life of a pool: attach, serve, generations, refusals, its end."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -199,6 +200,25 @@ def test_second_supervisor_leaves(pool):
     assert "another supervisor" in p.log()
     assert first.poll() is None
     p.supervisor = first
+    assert probe.answer("a")[1] == 4
+
+
+def test_orphan_that_holds_the_socket(pool):
+    """What answers for a moment only is no supervisor: a child of a killed one
+    that had not yet begun its own program."""
+    p = pool()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as orphan, \
+            open(p.socket + ".lock", "w") as lock:
+        os.chmod(lock.name, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        orphan.bind(p.socket)
+        orphan.listen()
+        p.start()
+        assert orphan.accept()                  # it has been met
+    probe = p.probe()
+    probe.attach()
+    probe.ready()
+    assert p.supervisor.poll() is None
     assert probe.answer("a")[1] == 4
 
 

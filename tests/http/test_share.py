@@ -235,7 +235,7 @@ def test_deadline_that_cannot_be_met(start):
     with flood(server, 20):
         time.sleep(4)                   # its rate is known by now
         refused = [ask(server, timeout="0.5") for _ in range(10)]
-        met = ask(server, timeout="60")
+        met = ask(server, timeout="300")
     assert met[0] == 200
     for status, code, took in refused:
         assert (status, code) == (503, "deadline_unreachable"), refused
